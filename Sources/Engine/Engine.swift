@@ -101,6 +101,7 @@ public final class Engine: Sendable {
     let (stream, continuation) = AsyncThrowingStream.makeStream(of: GenerationEvent.self)
     do throws(EngineError) {
       let (prompt, maxTokens) = try validate(request)
+      let stops = try StopStrings(request.sampling.stop)
       let (_, queued) = mailbox.queuedCount.add(1, ordering: .relaxed)
       guard queued <= configuration.maxQueuedRequests else {
         mailbox.queuedCount.subtract(1, ordering: .relaxed)
@@ -108,7 +109,7 @@ public final class Engine: Sendable {
       }
       let id = mailbox.nextID()
       let state = RequestState(
-        id: id, request: request, prompt: prompt, maxTokens: maxTokens, continuation: continuation)
+        id: id, request: request, prompt: prompt, maxTokens: maxTokens, stops: stops, continuation: continuation)
       // The handler keeps the engine alive as long as the stream is read.
       continuation.onTermination = { [self] reason in
         if case .cancelled = reason { _ = mailbox.post(.cancel(id: id)) }

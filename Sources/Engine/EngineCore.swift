@@ -91,7 +91,7 @@ final class EngineCore {
     if state.expiry != nil { deadlineCount += 1 }
     let sequence = GenerationSequence(
       state: state, choice: 0, tokens: state.prompt, sampler: makeSampler(state, choice: 0),
-      text: TextOutput(tokenizer: loaded.tokenizer, stop: state.request.sampling.stop))
+      text: TextOutput(tokenizer: loaded.tokenizer, stops: state.stops))
     state.choices = [sequence]
     scheduler.enqueue(sequence)
   }
@@ -271,7 +271,7 @@ final class EngineCore {
     for choice in 1..<state.request.choiceCount {
       let copy = GenerationSequence(
         state: state, choice: choice, tokens: sequence.tokens, sampler: makeSampler(state, choice: choice),
-        text: TextOutput(tokenizer: loaded.tokenizer, stop: state.request.sampling.stop))
+        text: TextOutput(tokenizer: loaded.tokenizer, stops: state.stops))
       copy.table = cache.fork(sequence.table)
       copy.cachedTokens = sequence.cachedTokens
       copy.hidden = sequence.hidden

@@ -7,6 +7,7 @@ final class RequestState {
   let prompt: [Int32]
   /// Tokens that each choice may generate.
   let maxTokens: Int
+  let stops: StopStrings?
   let continuation: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
   let submitted: ContinuousClock.Instant
   var expiry: ContinuousClock.Instant? { request.deadline.map { submitted + $0 } }
@@ -21,13 +22,14 @@ final class RequestState {
   let seed: UInt64
 
   init(
-    id: UInt64, request: Request, prompt: [Int32], maxTokens: Int,
+    id: UInt64, request: Request, prompt: [Int32], maxTokens: Int, stops: StopStrings?,
     continuation: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
   ) {
     self.id = id
     self.request = request
     self.prompt = prompt
     self.maxTokens = maxTokens
+    self.stops = stops
     self.continuation = continuation
     submitted = ContinuousClock.now
     seed = request.sampling.seed ?? .random(in: 0...UInt64.max)
