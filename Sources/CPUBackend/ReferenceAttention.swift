@@ -139,13 +139,3 @@ public struct RowReader {
     return result
   }
 }
-
-extension nb_region {
-  /// The C view of a region of one record.
-  public init(_ region: CacheRegion, record: UnsafeMutableRawPointer) {
-    self.init(
-      recipe: nb_recipe(UInt32(region.recipe.rawValue)), kind: region.kind.rawValue, dimension: Int32(region.dimension),
-      codes: (record + region.codeOffset).assumingMemoryBound(to: UInt8.self),
-      scales: (record + region.scaleOffset).assumingMemoryBound(to: UInt8.self))
-  }
-}

@@ -26,6 +26,8 @@ public final class PagePool: @unchecked Sendable {
   public var pageBytes: Int { recordBytes * layerCount }
   /// Bytes of the pool.
   public let byteCount: Int
+  /// A blank row's codes or block scales.
+  let zeros: [UInt8]
 
   /// - Parameter scales: one pair a layer.
   /// - Throws: `PagedCacheError.invalidGeometry` for a count mismatch or an overflow, `.outOfMemory`.
@@ -55,6 +57,7 @@ public final class PagePool: @unchecked Sendable {
     self.base = memory
     self.recordBytes = recordBytes
     self.byteCount = bytes
+    zeros = [UInt8](repeating: 0, count: regions.map { $0.recipe.rowBytes(dimension: $0.dimension) }.max() ?? 0)
   }
 
   deinit { munmap(base, byteCount) }

@@ -2,7 +2,7 @@
 public final class SavedPrefix: @unchecked Sendable {
   public let tokens: [Int32]
   public let pageBytes: Int
-  /// Page after page, all layers of a page together, as in the pool. Groups of 16 rows beyond the last token are zero.
+  /// Page after page, all layers of a page together, as in the pool. Rows beyond the last token are zero.
   let pages: UnsafeMutableRawBufferPointer
 
   /// - Throws: `PagedCacheError.outOfMemory`.
@@ -35,8 +35,9 @@ extension CacheManager {
         parent = page
       }
     }
+    // The page may be another's, whose tokens go on where these end: nothing of them leaves with the file.
     if tokens.count % pageSize > 0 {
-      pool.blankRows(from: tokens.count % pageSize, inPageAt: saved.bytes(ofPage: tokens.count / pageSize))
+      pool.erase(rows: tokens.count % pageSize..<pageSize, ofPageAt: saved.bytes(ofPage: tokens.count / pageSize))
     }
     return saved
   }

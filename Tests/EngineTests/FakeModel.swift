@@ -1,3 +1,4 @@
+import CSIMD
 import Engine
 import KVQuantization
 import ModelFamilies
@@ -37,22 +38,22 @@ final class FakeModel: LanguageModel {
     for sequence in 0..<batch.sequenceCount {
       let pages = batch.pageTables[
         Int(batch.pageTableOffsets[sequence])..<Int(batch.pageTableOffsets[sequence + 1])]
-      func word(_ position: Int, layer: Int) -> UnsafeMutableRawPointer {
+      func slot(_ position: Int, layer: Int) -> Slot {
         let page = Int(pages[pages.startIndex + position / pool.layout.pageSize])
-        return pool.record(page: page, layer: layer) + position % pool.layout.pageSize * pool.layout.bytesPerToken
+        return Slot(
+          record: pool.record(page: page, layer: layer), token: position % pool.layout.pageSize, regions: pool.regions)
       }
       for row in Int(batch.queryOffsets[sequence])..<Int(batch.queryOffsets[sequence + 1]) {
         let position = Int(batch.positions[row])
         for layer in 0..<layerCount {
-          let before = position == 0 ? 17 : word(position - 1, layer: layer).loadUnaligned(as: UInt32.self)
-          let own = Self.mix(before, UInt32(bitPattern: batch.tokenIDs[row]) &+ UInt32(layer))
-          word(position, layer: layer).storeBytes(of: own, as: UInt32.self)
+          let before = position == 0 ? 17 : slot(position - 1, layer: layer).read()
+          slot(position, layer: layer).write(Self.mix(before, UInt32(bitPattern: batch.tokenIDs[row]) &+ UInt32(layer)))
         }
         guard logitsRow < batch.logitsRows.count, Int(batch.logitsRows[logitsRow]) == row else { continue }
         var hash: UInt32 = 1
         for position in 0...position {
           for layer in 0..<layerCount {
-            hash = Self.mix(hash, word(position, layer: layer).loadUnaligned(as: UInt32.self))
+            hash = Self.mix(hash, slot(position, layer: layer).read())
           }
         }
         for token in 0..<vocabularySize {
@@ -61,6 +62,51 @@ final class FakeModel: LanguageModel {
         }
         if batch.tokenIDs[row] == poisonousToken { logits[logitsRow * vocabularySize] = .nan }
         logitsRow += 1
+      }
+    }
+  }
+
+  /// A token's rows in one record, where the record layout has them. Every byte depends on the word that was written.
+  private struct Slot {
+    let record: UnsafeMutableRawPointer
+    let token: Int
+    let regions: [CacheRegion]
+
+    func write(_ word: UInt32) {
+      forEachRow { view, row, codeBytes, salt in
+        for place in row.indices { row[place] = Self.byte(of: word, place, salt) }
+        guard let codes = row.baseAddress else { return }
+        nb_region_scatter_row(&view, Int32(token), codes, codes + codeBytes)
+      }
+    }
+
+    /// The word that was written; another one where any byte of the rows is not as it was.
+    func read() -> UInt32 {
+      var word: UInt32 = 0
+      forEachRow { view, row, codeBytes, salt in
+        guard let codes = row.baseAddress else { return }
+        nb_region_gather_row(&view, Int32(token), codes, codes + codeBytes)
+        if salt == 0 { for place in 0..<4 { word |= UInt32(row[place] ^ UInt8(place)) << UInt32(8 * place) } }
+        for place in row.indices where row[place] != Self.byte(of: word, place, salt) {
+          word = FakeModel.mix(word, UInt32(row[place]))
+        }
+      }
+      return word
+    }
+
+    private static func byte(of word: UInt32, _ place: Int, _ salt: Int) -> UInt8 {
+      UInt8(truncatingIfNeeded: word >> UInt32(8 * (place % 4))) ^ UInt8(truncatingIfNeeded: place + salt)
+    }
+
+    /// Calls `body` with each region, memory for a row of it, the row's bytes of codes, and a number that tells regions apart.
+    private func forEachRow(_ body: (inout nb_region, UnsafeMutableBufferPointer<UInt8>, Int, Int) -> Void) {
+      for (index, region) in regions.enumerated() {
+        var view = nb_region(region, record: record)
+        let bytes = region.recipe.rowBytes(dimension: region.dimension)
+        withUnsafeTemporaryAllocation(of: UInt8.self, capacity: bytes) { row in
+          row.initialize(repeating: 0)
+          body(&view, row, region.recipe.codeBytes(dimension: region.dimension), 64 * index)
+        }
       }
     }
   }
