@@ -38,6 +38,12 @@ public final class CacheManager {
 
   /// Tokens at the start of `tokens` that are cached, found without taking them; at most `limit`.
   public func cachedPrefixLength(of tokens: [Int32], limit: Int) -> Int {
+    forEachCachedPage(of: tokens, limit: limit) { _ in }
+  }
+
+  /// Visits the pages of the longest cached prefix of `tokens` in order; the last one may hold other tokens behind it.
+  /// - Returns: the prefix's tokens, at most `limit`.
+  func forEachCachedPage(of tokens: [Int32], limit: Int, _ body: (Int32) -> Void) -> Int {
     tokens.withUnsafeBufferPointer { tokens in
       let tokens = UnsafeBufferPointer(rebasing: tokens.prefix(limit))
       var parent = tree.root
@@ -45,10 +51,13 @@ public final class CacheManager {
       while length + pageSize <= tokens.count,
         let page = tree.child(of: parent, holding: tokens.slice(length, pageSize))
       {
+        body(page)
         parent = page
         length += pageSize
       }
-      return length + (tree.closestChild(of: parent, to: tokens.slice(length, pageSize))?.count ?? 0)
+      guard let tail = tree.closestChild(of: parent, to: tokens.slice(length, pageSize)) else { return length }
+      body(tail.page)
+      return length + tail.count
     }
   }
 

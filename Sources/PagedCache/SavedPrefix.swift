@@ -25,15 +25,10 @@ extension CacheManager {
   public func savedPrefix(of tokens: [Int32]) throws(PagedCacheError) -> SavedPrefix? {
     guard !tokens.isEmpty, cachedPrefixLength(of: tokens, limit: tokens.count) == tokens.count else { return nil }
     let saved = try SavedPrefix(tokens: tokens, pageSize: pageSize, pageBytes: pool.pageBytes)
-    tokens.withUnsafeBufferPointer { tokens in
-      var parent = tree.root
-      for index in 0..<pageCount(forTokens: tokens.count) {
-        guard let page = tree.closestChild(of: parent, to: tokens.slice(index * pageSize, pageSize))?.page else {
-          return
-        }
-        saved.bytes(ofPage: index).copyMemory(from: UnsafeRawBufferPointer(pool.bytes(ofPage: Int(page))))
-        parent = page
-      }
+    var count = 0
+    _ = forEachCachedPage(of: tokens, limit: tokens.count) { page in
+      saved.bytes(ofPage: count).copyMemory(from: UnsafeRawBufferPointer(pool.bytes(ofPage: Int(page))))
+      count += 1
     }
     // The page may be another's, whose tokens go on where these end: nothing of them leaves with the file.
     if tokens.count % pageSize > 0 {

@@ -106,6 +106,26 @@ import Testing
     #expect(try cache.savedPrefix(of: Array(tokens.prefix(20)))?.tokens.count == 20)
   }
 
+  /// However many prompts started beside it since: more than a search for the closest page looks at.
+  @Test func anOldPromptIsSavedAmongManyNewerOnes() throws {
+    let cache = try makeCache(pageCount: 400)
+    let prompts = (0..<390).map { first in [Int32(first / 100)] + (1..<16).map { Int32(first * $0) } }
+    for prompt in prompts {
+      var table = PageTable()
+      try cache.reserve(&table, tokenCount: prompt.count)
+      FakeStore.store(cache, table, tokens: prompt, from: 0, count: prompt.count)
+      cache.advance(&table, by: prompt.count)
+      cache.finish(&table, tokens: prompt)
+    }
+    let other = try makeCache(pageCount: 400)
+    for prompt in prompts { try other.adopt(try #require(try cache.savedPrefix(of: prompt))) }
+    for prompt in prompts {
+      var table = try other.makeTable(matching: prompt, limit: prompt.count)
+      #expect(FakeStore.wrongTokens(other, table, tokens: prompt) == 0, "of \(prompt)")
+      other.release(&table)
+    }
+  }
+
   /// The last page of what is saved may be one that others filled before, or whose sequence went on: no byte of theirs leaves with
   /// it, in any recipe, wherever the prefix ends.
   @Test(arguments: KVRecipe.allCases) func nothingOfOthersIsSaved(recipe: KVRecipe) throws {
