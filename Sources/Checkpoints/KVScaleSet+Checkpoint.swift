@@ -8,21 +8,34 @@ extension KVScaleSet {
   /// quantisation config names.
   /// - Throws: `CheckpointError` for a scale tensor of another type than a float, or two scales for one side of a layer.
   public init?(checkpoint: Checkpoint) throws(CheckpointError) {
+    var scales: [Scale] = []
+    for name in checkpoint.tensorNames where KVScaleName(name) != nil {
+      let tensor = try checkpoint.tensor(named: name)
+      scales.append(
+        try Scale(name: name, dtype: tensor.dtype, shape: tensor.shape, bytes: tensor.bytes, path: tensor.path))
+    }
+    try self.init(
+      tensors: scales, quantization: checkpoint.configuration.quantization, directory: checkpoint.directory)
+  }
+
+  /// - Parameter tensors: by their names in the checkpoint; those that `KVScaleName` doesn't know are left out.
+  init?(
+    tensors: [Scale], quantization: QuantizationConfiguration?, directory: String
+  ) throws(CheckpointError) {
     var layers: [Int: Layer] = [:]
     var kinds: [String] = []
     var isShared = false
-    for name in checkpoint.tensorNames {
-      guard let place = KVScaleName(name) else { continue }
-      let scale = try Self.scale(try checkpoint.tensor(named: name))
+    for scale in tensors {
+      guard let place = KVScaleName(scale.name) else { continue }
       var layer = layers[place.layer] ?? Layer()
-      if place.side != .value { try Self.set(&layer.key, scale, checkpoint.directory) }
-      if place.side != .key { try Self.set(&layer.value, scale, checkpoint.directory) }
+      if place.side != .value { try Self.set(&layer.key, scale, directory) }
+      if place.side != .key { try Self.set(&layer.value, scale, directory) }
       isShared = isShared || place.side == .both
       layers[place.layer] = layer
       if !kinds.contains(place.kind) { kinds.append(place.kind) }
     }
     if layers.isEmpty { return nil }
-    let (convention, reason) = Self.convention(checkpoint.configuration.quantization, isShared: isShared)
+    let (convention, reason) = Self.convention(quantization, isShared: isShared)
     self.init(
       layers: layers, convention: convention, conventionReason: reason,
       source: "the checkpoint's \(kinds.joined(separator: " and "))",
@@ -52,24 +65,29 @@ extension KVScaleSet {
       return isShared ? (.fp8, "kv_scale is of FP8 caches only") : (nil, "its quantisation config names no KV cache")
     }
   }
+}
 
+extension KVScaleSet.Scale {
   /// The first value of a scale tensor.
-  private static func scale(_ tensor: TensorView) throws(CheckpointError) -> Scale {
-    guard tensor.elementCount > 0 else {
-      throw .invalidTensorFile(path: tensor.path, reason: "the KV scale '\(tensor.name)' is empty")
+  /// - Throws: `CheckpointError.invalidTensorFile` for a tensor that is empty or no float.
+  init(
+    name: String, dtype: TensorType, shape: [Int], bytes: UnsafeRawBufferPointer, path: String
+  ) throws(CheckpointError) {
+    let elementCount = shape.reduce(1, *)
+    guard elementCount > 0 else {
+      throw .invalidTensorFile(path: path, reason: "the KV scale '\(name)' is empty")
     }
     let value: Float
-    switch tensor.dtype {
-    case .float32: value = tensor.bytes.loadUnaligned(as: Float.self)
-    case .float64: value = Float(tensor.bytes.loadUnaligned(as: Double.self))
-    case .bfloat16: value = Float(bitPattern: UInt32(tensor.bytes.loadUnaligned(as: UInt16.self)) << 16)
-    case .float16: value = Self.float(half: tensor.bytes.loadUnaligned(as: UInt16.self))
+    switch dtype {
+    case .float32: value = bytes.loadUnaligned(as: Float.self)
+    case .float64: value = Float(bytes.loadUnaligned(as: Double.self))
+    case .bfloat16: value = Float(bitPattern: UInt32(bytes.loadUnaligned(as: UInt16.self)) << 16)
+    case .float16: value = Self.float(half: bytes.loadUnaligned(as: UInt16.self))
     default:
       throw .invalidTensorFile(
-        path: tensor.path,
-        reason: "expected the KV scale '\(tensor.name)' to be F32, F16 or BF16, found \(tensor.dtype.rawValue)")
+        path: path, reason: "expected the KV scale '\(name)' to be F32, F16 or BF16, found \(dtype.rawValue)")
     }
-    return Scale(name: tensor.name, value: value, elementCount: tensor.elementCount)
+    self.init(name: name, value: value, elementCount: elementCount)
   }
 
   private static func float(half bits: UInt16) -> Float {

@@ -45,7 +45,12 @@ extension KVScaleSet {
   /// The scales that `--kv-cache-scales auto` uses: the checkpoint's tensors, else kv_scales.json beside them.
   public static func found(for checkpoint: Checkpoint) throws(CheckpointError) -> KVScaleSet? {
     if let scales = try KVScaleSet(checkpoint: checkpoint) { return scales }
-    let path = "\(checkpoint.directory)/\(fileName)"
+    return try beside(checkpoint.directory)
+  }
+
+  /// kv_scales.json of a model folder; nil where there is none.
+  public static func beside(_ directory: String) throws(CheckpointError) -> KVScaleSet? {
+    let path = "\(directory)/\(fileName)"
     do throws(CheckpointError) {
       return try KVScaleSet(contentsOf: path)
     } catch {

@@ -60,8 +60,14 @@ package struct SafetensorsHeader {
   package private(set) var metadata: [String: String] = [:]
   private let path: String
 
-  package init(bytes: UnsafeRawBufferPointer, path: String) throws(CheckpointError) {
+  /// - Parameters:
+  ///   - bytes: the file, or its beginning up to the end of the header.
+  ///   - byteCount: of the file, where `bytes` are not all of it.
+  package init(
+    bytes: UnsafeRawBufferPointer, path: String, byteCount: Int? = nil
+  ) throws(CheckpointError) {
     self.path = path
+    let byteCount = byteCount ?? bytes.count
     guard bytes.count >= 8 else { throw fault("expected at least 8 bytes of header length, found \(bytes.count)") }
     let length = UInt64(littleEndian: bytes.loadUnaligned(as: UInt64.self))
     guard length <= SafetensorsFile.maximumHeaderBytes else {
@@ -69,7 +75,7 @@ package struct SafetensorsHeader {
     }
     let start = 8 + Int(length)
     guard start <= bytes.count else {
-      throw fault("the header claims \(length) bytes, but the file has only \(bytes.count); it may be truncated")
+      throw fault("the header claims \(length) bytes, but the file has only \(byteCount); it may be truncated")
     }
     let document: JSONValue
     do throws(JSONError) {
@@ -79,7 +85,7 @@ package struct SafetensorsHeader {
     guard case .object(let members) = document else {
       throw fault("expected its header to be an object, found \(document.kindName)")
     }
-    let dataBytes = bytes.count - start
+    let dataBytes = byteCount - start
     for (name, value) in members {
       if name == "__metadata__" {
         for (key, text) in value.objectValue ?? JSONObject() { metadata[key] = text.stringValue ?? text.serialized() }
@@ -88,7 +94,7 @@ package struct SafetensorsHeader {
       }
     }
     entries.sort { ($0.range.lowerBound, $0.range.upperBound) < ($1.range.lowerBound, $1.range.upperBound) }
-    try checkCoverage(start: start, end: bytes.count)
+    try checkCoverage(start: start, end: byteCount)
   }
 
   private func entry(

@@ -25,14 +25,17 @@ extension Engine {
 
 extension LoadedModel {
   /// A model on the CPU with its tokenizer, its ends of sequence and the KV scales of its checkpoint.
+  /// - Parameter tokenizer: the checkpoint's, where it has been read already.
   /// - Throws: `TextCodecError`, `KVQuantizationError`, `CheckpointError`.
-  public init(_ runtime: ModelRuntime, configuration: EngineConfiguration) throws {
+  public init(
+    _ runtime: ModelRuntime, configuration: EngineConfiguration, tokenizer: Tokenizer? = nil
+  ) throws {
     let checkpoint = runtime.checkpoint
     let resolution = try configuration.kvScales.resolve(
       checkpoint, recipes: configuration.recipes, layerCount: runtime.model.layerCount)
     let operators = runtime.operators
     self.init(
-      model: runtime.model, tokenizer: try Tokenizer(contentsOf: checkpoint.directory),
+      model: runtime.model, tokenizer: try tokenizer ?? Tokenizer(contentsOf: checkpoint.directory),
       endTokens: checkpoint.generation.eosTokenIDs, scales: resolution.layers, fingerprint: checkpoint.fingerprint,
       arithmetic: [
         "cpu", String(cString: nb_level_name(nb_level_active())), runtime.attentionDecision.name,

@@ -124,36 +124,10 @@ public final class Engine: Sendable {
     return stream
   }
 
-  /// The tokens of a prompt, and how many more the request may have.
   private func validate(_ request: Request) throws(EngineError) -> (prompt: [Int32], maxTokens: Int) {
-    let prompt: [Int32]
-    switch request.prompt {
-    case .tokens(let tokens): prompt = tokens
-    case .text(let text):
-      guard let tokenizer else { throw .noText("a text prompt") }
-      prompt = tokenizer.encode(text, addSpecialTokens: true, allowSpecial: true)
-    }
-    guard !prompt.isEmpty else { throw .emptyPrompt }
-    if let unknown = prompt.first(where: { $0 < 0 || Int($0) >= vocabularySize }) {
-      throw .unknownToken(id: unknown, vocabularySize: vocabularySize)
-    }
-    guard (1...128).contains(request.choiceCount) else {
-      throw .invalidSampling(parameter: "n", expected: "1 to 128", found: "\(request.choiceCount)")
-    }
-    if tokenizer == nil, !request.sampling.stop.isEmpty { throw .noText("a stop string") }
-    let wanted = request.sampling.maxTokens
-    guard prompt.count < contextLength || (wanted == 0 && prompt.count == contextLength) else {
-      throw .promptTooLong(tokens: prompt.count, contextLength: contextLength)
-    }
-    if let wanted, wanted > contextLength - prompt.count {
-      throw .requestTooLong(promptTokens: prompt.count, maxTokens: wanted, contextLength: contextLength)
-    }
-    // The last token is never stored.
-    let room = poolTokens - prompt.count + 1
-    guard prompt.count <= poolTokens, wanted ?? 1 <= room else {
-      throw .requestExceedsPool(tokens: prompt.count + (wanted ?? 1) - 1, poolTokens: poolTokens)
-    }
-    return (prompt, wanted ?? min(contextLength - prompt.count, room))
+    try RequestLimits(
+      contextLength: contextLength, vocabularySize: vocabularySize, poolTokens: poolTokens, tokenizer: tokenizer
+    ).validate(request)
   }
 
   /// As of the last step.

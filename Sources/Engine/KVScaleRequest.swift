@@ -28,16 +28,30 @@ public struct KVScaleRequest: Hashable, Sendable {
   public func resolve(
     _ checkpoint: Checkpoint, recipes: CacheRecipes, layerCount: Int
   ) throws -> KVScaleResolution {
-    let model = checkpoint.configuration
-    let isMLA = model.kvGeometry.isMLA
-    let gate = KVScaleGate(
-      key: recipes.key, value: isMLA ? recipes.rope : recipes.value, isMLA: isMLA, layerCount: layerCount,
-      extraLayerCount: model.layerCount + model.nextnLayerCount - layerCount, assumedConvention: convention)
+    let scales = try found(checkpoint.directory) { try KVScaleSet(checkpoint: checkpoint) }
+    return try resolve(scales, checkpoint.configuration, recipes: recipes, layerCount: layerCount)
+  }
+
+  /// The scales of this source; nil where there are none.
+  /// - Parameter tensors: those among the checkpoint's tensors.
+  func found(_ directory: String, tensors: () throws -> KVScaleSet?) throws -> KVScaleSet? {
     switch source {
-    case .automatic: return try gate.resolve(try KVScaleSet.found(for: checkpoint))
-    case .checkpoint: return try gate.resolve(try KVScaleSet(checkpoint: checkpoint))
-    case .none: return try gate.resolve(nil)
-    case .file(let path): return try gate.resolve(try KVScaleSet(contentsOf: path))
+    case .automatic: try tensors() ?? KVScaleSet.beside(directory)
+    case .checkpoint: try tensors()
+    case .none: nil
+    case .file(let path): try KVScaleSet(contentsOf: path)
     }
+  }
+
+  /// Passes scales through the gate.
+  /// - Throws: `KVQuantizationError` where they can't be used.
+  func resolve(
+    _ scales: KVScaleSet?, _ model: ModelConfiguration, recipes: CacheRecipes, layerCount: Int
+  ) throws -> KVScaleResolution {
+    let isMLA = model.kvGeometry.isMLA
+    return try KVScaleGate(
+      key: recipes.key, value: isMLA ? recipes.rope : recipes.value, isMLA: isMLA, layerCount: layerCount,
+      extraLayerCount: model.layerCount + model.nextnLayerCount - layerCount, assumedConvention: convention
+    ).resolve(scales)
   }
 }

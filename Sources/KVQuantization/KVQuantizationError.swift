@@ -15,7 +15,7 @@ public enum KVQuantizationError: Error, Hashable, Sendable, CustomStringConverti
     switch self {
     case .unknownRecipe(let name):
       let known = KVRecipe.allCases.map { ([$0.name] + $0.aliases).joined(separator: " or ") }
-      let nearest = KVRecipe.nearest(to: name).map { "; the nearest to it is \($0.name)" } ?? ""
+      let nearest = KVRecipe.nearest(to: name).map { "; try \($0.name), the nearest to it" } ?? "; try nvfp4"
       return "unknown KV cache dtype '\(name)'; expected one of: \(known.joined(separator: ", "))\(nearest)"
     case .dimensionNotDivisible(let dimension, let recipe, let unit):
       return """

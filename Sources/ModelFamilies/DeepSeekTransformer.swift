@@ -63,10 +63,6 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
     finalNorm = try loader.vector(("model.norm.weight", hiddenSize))
     let headName = configuration.tieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"
     head = try loader.matrix((headName, configuration.vocabularySize), inputs: hiddenSize)
-    guard !drafts || configuration.nextnLayerCount > 0 else {
-      throw CheckpointError.unsupportedFeature(
-        "speculative decoding without a layer for it (num_nextn_predict_layers is 0)", path: checkpoint.directory)
-    }
     draftLayer =
       drafts
       ? try DraftLayer(
@@ -82,10 +78,7 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   public func cacheLayout(_ recipes: CacheRecipes, pageSize: Int) throws(PagedCacheError) -> CacheLayout {
-    .mla(
-      try MLALayout(
-        latentDimension: mla.kvLoraRank, ropeDimension: mla.qkRopeHeadDimension, pageSize: pageSize,
-        recipeLatent: recipes.key, recipeRope: recipes.rope))
+    try recipes.layout(of: configuration.kvGeometry, pageSize: pageSize)
   }
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {

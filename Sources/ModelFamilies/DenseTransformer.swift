@@ -89,10 +89,7 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   public func cacheLayout(_ recipes: CacheRecipes, pageSize: Int) throws(PagedCacheError) -> CacheLayout {
-    .mha(
-      try MHALayout(
-        kvHeadCount: configuration.kvHeadCount, headDimension: configuration.headDimension, pageSize: pageSize,
-        recipeK: recipes.key, recipeV: recipes.value))
+    try recipes.layout(of: configuration.kvGeometry, pageSize: pageSize)
   }
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {

@@ -39,3 +39,21 @@ public struct CacheRecipes: Hashable, Sendable {
 
   public init(_ recipe: KVRecipe) { self.init(key: recipe, value: recipe) }
 }
+
+extension CacheRecipes {
+  /// The record layout of a geometry.
+  /// - Throws: `PagedCacheError` where a recipe can't store it.
+  public func layout(of geometry: KVGeometry, pageSize: Int) throws(PagedCacheError) -> CacheLayout {
+    switch geometry {
+    case .mha(let kvHeadCount, let headDimension):
+      .mha(
+        try MHALayout(
+          kvHeadCount: kvHeadCount, headDimension: headDimension, pageSize: pageSize, recipeK: key, recipeV: value))
+    case .mla(let latentDimension, let ropeDimension):
+      .mla(
+        try MLALayout(
+          latentDimension: latentDimension, ropeDimension: ropeDimension, pageSize: pageSize, recipeLatent: key,
+          recipeRope: rope))
+    }
+  }
+}

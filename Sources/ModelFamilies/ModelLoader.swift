@@ -10,13 +10,9 @@ public enum ModelLoader {
   public static func load<Ops: ModelOperators>(
     _ checkpoint: Checkpoint, operators: Ops, drafts: Bool = false, progress: (Double) -> Void = { _ in }
   ) throws -> any LanguageModel {
+    _ = try cacheLayerCount(checkpoint.configuration, drafts: drafts, path: checkpoint.directory)
     switch checkpoint.configuration.architecture {
     case .llama, .mistral, .qwen2, .qwen3, .qwen3MoE:
-      guard !drafts else {
-        throw CheckpointError.unsupportedFeature(
-          "speculative decoding with \(checkpoint.configuration.architecture.rawValue) (expected DeepSeek-V3 with a layer for it)",
-          path: checkpoint.directory)
-      }
       return try DenseTransformer(checkpoint: checkpoint, operators: operators, progress: progress)
     case .deepseekV2, .deepseekV3:
       guard let mla = checkpoint.configuration.mla else {
@@ -25,5 +21,26 @@ public enum ModelLoader {
       return try DeepSeekTransformer(
         checkpoint: checkpoint, mla: mla, operators: operators, drafts: drafts, progress: progress)
     }
+  }
+
+  /// Layers that keep keys and values, known before a model is loaded.
+  /// - Parameters:
+  ///   - drafts: with the layer for multi-token prediction.
+  ///   - path: named in errors.
+  /// - Throws: `CheckpointError.unsupportedFeature` for drafts of a model without a layer for them.
+  public static func cacheLayerCount(
+    _ model: ModelConfiguration, drafts: Bool, path: String
+  ) throws(CheckpointError) -> Int {
+    guard drafts else { return model.layerCount }
+    guard model.mla != nil else {
+      throw .unsupportedFeature(
+        "speculative decoding with \(model.architecture.rawValue) (expected DeepSeek-V3 with a layer for it)",
+        path: path)
+    }
+    guard model.nextnLayerCount > 0 else {
+      throw .unsupportedFeature(
+        "speculative decoding without a layer for it (num_nextn_predict_layers is 0)", path: path)
+    }
+    return model.layerCount + 1
   }
 }

@@ -40,6 +40,7 @@ struct BenchEngineCommand: AsyncParsableCommand {
   @Flag(help: "Print one JSON object.")
   var json = false
 
+  @OptionGroup var dryRunOption: DryRunOption
   @OptionGroup(title: "Model") var modelOptions: ModelOptions
   @OptionGroup(title: "KV cache") var cacheOptions: CacheOptions
   @OptionGroup(title: "Engine") var engineOptions: EngineOptions
@@ -57,13 +58,15 @@ struct BenchEngineCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    let plan = try RunPlan(model: modelOptions, cache: cacheOptions, engine: engineOptions)
+    if dryRunOption.dryRun { return RunPlanReport(plan).write(asJSON: json) }
     let configuration = try engineOptions.configuration(model: modelOptions, cache: cacheOptions)
     let engine = try Engine(
       LoadedModel(
         try modelOptions.load(cache: cacheOptions, drafts: configuration.speculation != nil),
-        configuration: configuration),
+        configuration: configuration, tokenizer: plan.tokenizer),
       configuration: configuration)
-    let arrivals = try plan(engine: engine)
+    let arrivals = try arrivals(engine: engine)
     let clock = ContinuousClock()
     let start = clock.now
     let records = try await withThrowingTaskGroup(of: RequestRecord.self) { group in
@@ -81,7 +84,7 @@ struct BenchEngineCommand: AsyncParsableCommand {
   }
 
   /// The requests and when they come.
-  private func plan(engine: Engine) throws -> [(request: Request, delay: Duration)] {
+  private func arrivals(engine: Engine) throws -> [(request: Request, delay: Duration)] {
     var random = SplitMix(state: seed)
     let lines = try prompts.map { try Console.readFile($0).split(separator: "\n").map(String.init) }
     if let lines, lines.isEmpty {

@@ -25,6 +25,7 @@ struct BenchModelOptions: ParsableArguments {
   @Option(help: "Tokens a page, a multiple of 16.")
   var pageSize = 64
 
+  @OptionGroup var dryRunOption: DryRunOption
   @OptionGroup(title: "Model") var model: ModelOptions
 
   func validate() throws {
@@ -92,10 +93,12 @@ private struct ModelBenchmark {
   }
 
   func run() throws {
-    let runtime = try options.model.load()
-    let model = runtime.model
     guard count > 0 else { throw CommandFailure(.usage, "expected at least one token a measurement, found \(count)") }
     let recipes = try options.recipes.split(separator: ",").map { try KVRecipe.named(String($0)) }
+    let plans = try recipes.map(plan)
+    if options.dryRunOption.dryRun { return write(plans) }
+    let runtime = try options.model.load()
+    let model = runtime.model
     let weightBytes = try runtime.checkpoint.tensorNames.reduce(0) {
       $0 + (try runtime.checkpoint.tensor(named: $1).bytes.count)
     }
@@ -108,11 +111,6 @@ private struct ModelBenchmark {
           + "|---|---|---|---|---|---|\n")
     }
     for depth in try options.depthList() {
-      guard depth + count <= model.contextLimit else {
-        throw CommandFailure(
-          .usage, "depth \(depth) and \(count) tokens exceed the model's context of \(model.contextLimit); ask for less"
-        )
-      }
       var cases = try recipes.map { try prepare($0, depth: depth, model: model) }
       for _ in 0..<options.repetitions {
         for index in cases.indices { cases[index].seconds.append(try measure(cases[index], model: model)) }
@@ -123,6 +121,38 @@ private struct ModelBenchmark {
       }
     }
     if options.json { Console.write(JSONValue.array(report).serialized(pretty: true) + "\n") }
+  }
+
+  /// What is decided for a recipe at the greatest depth; what can't work is refused before the model is loaded.
+  private func plan(_ recipe: KVRecipe) throws -> RunPlan {
+    let depth = try options.depthList().max() ?? 0
+    var configuration = try EngineConfiguration(
+      recipes: CacheRecipes(recipe), pageSize: options.pageSize,
+      poolSize: .tokens(max(depth + count, options.pageSize)),
+      chunkedPrefillSize: step, maxRunningRequests: 1, threadCount: options.model.threads)
+    configuration.kvScales = KVScaleRequest(source: .none)
+    var plan = try RunPlan(
+      directory: try ModelLocation.resolve(options.model.model),
+      attention: options.model.attentionRequest(configuration.recipes, pageSize: options.pageSize),
+      configuration: configuration, weightType: options.model.weightType)
+    guard depth + count <= plan.limits.contextLength else {
+      throw CommandFailure(
+        .usage,
+        "depth \(depth) and \(count) tokens exceed the model's context of \(plan.limits.contextLength); ask for less")
+    }
+    plan.explain("model", "folder", options.model.folderReason)
+    for side in ["dtype_k", "dtype_v", "dtype_latent"] { plan.explain("kv_cache", side, "--recipes") }
+    plan.explain("kv_cache", "pages", "the greatest --depth and \(count) tokens")
+    plan.explain("kv_scales", "source", "benchmarks run without scales")
+    return plan
+  }
+
+  private func write(_ plans: [RunPlan]) {
+    let reports = plans.map { RunPlanReport($0) }
+    Console.write(
+      options.json
+        ? JSONValue.array(reports.map(\.json)).serialized(pretty: true) + "\n"
+        : reports.map(\.text).joined(separator: "\n"))
   }
 
   private func prepare(_ recipe: KVRecipe, depth: Int, model: any LanguageModel) throws -> Case {

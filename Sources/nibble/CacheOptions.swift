@@ -7,8 +7,11 @@ import PagedCache
 
 /// How keys and values are stored; the same flags for every command that runs a model.
 struct CacheOptions: ParsableArguments {
-  @Option(help: "Recipe of keys and values: \(KVRecipe.allCases.map(\.name).joined(separator: ", ")), or an alias.")
-  var kvCacheDtype = "nvfp4"
+  @Option(
+    help:
+      "Recipe of keys and values: \(KVRecipe.allCases.map(\.name).joined(separator: ", ")), or an alias (default: nvfp4)."
+  )
+  var kvCacheDtype: String?
 
   @Option(help: "Recipe of keys, where it differs from that of values.")
   var kvCacheDtypeK: String?
@@ -51,8 +54,9 @@ struct CacheOptions: ParsableArguments {
 
   /// - Throws: `KVQuantizationError.unknownRecipe`.
   func recipes() throws -> CacheRecipes {
-    CacheRecipes(
-      key: try KVRecipe.named(kvCacheDtypeK ?? kvCacheDtype), value: try KVRecipe.named(kvCacheDtypeV ?? kvCacheDtype),
+    let both = kvCacheDtype ?? KVRecipe.nvfp4.name
+    return CacheRecipes(
+      key: try KVRecipe.named(kvCacheDtypeK ?? both), value: try KVRecipe.named(kvCacheDtypeV ?? both),
       rope: try kvCacheDtypeRope.map(KVRecipe.named))
   }
 }
@@ -94,11 +98,22 @@ struct ModelOptions: ParsableArguments {
 
 extension ModelOptions {
   /// - Throws: `KVQuantizationError.unknownRecipe`.
-  func attentionRequest(cache: CacheOptions?) throws -> AttentionRequest {
-    AttentionRequest(
-      backend: attentionBackend, prefill: prefillAttentionBackend, decode: decodeAttentionBackend,
-      recipes: try cache?.recipes() ?? CacheRecipes(.nvfp4), pageSize: cache?.pageSize ?? 64)
+  /// - Parameter drafts: draft tokens in a decode step.
+  func attentionRequest(cache: CacheOptions?, drafts: Int = 0) throws -> AttentionRequest {
+    attentionRequest(try cache?.recipes() ?? CacheRecipes(.nvfp4), pageSize: cache?.pageSize ?? 64, drafts: drafts)
   }
+
+  func attentionRequest(_ recipes: CacheRecipes, pageSize: Int, drafts: Int = 0) -> AttentionRequest {
+    AttentionRequest(
+      backend: attentionBackend, prefill: prefillAttentionBackend, decode: decodeAttentionBackend, recipes: recipes,
+      pageSize: pageSize, draftTokenCount: drafts)
+  }
+
+  /// Why it is this folder.
+  var folderReason: String { model == nil ? "the model that ships with nibble" : "--model" }
+
+  /// What weights are converted to; nil keeps the checkpoint's type.
+  var weightType: CPUWeightType? { CPUWeightType(rawValue: weightDtype) }
 
   /// Loads the model, with a progress bar where stderr is a terminal.
   /// - Parameter drafts: with its layer for multi-token prediction.
@@ -108,6 +123,6 @@ extension ModelOptions {
     var bar = ProgressBar("loading \(directory)")
     return try ModelRuntime(
       directory: directory, attention: try attentionRequest(cache: cache), threadCount: threads,
-      weightType: CPUWeightType(rawValue: weightDtype), drafts: drafts, progress: { bar.update($0) })
+      weightType: weightType, drafts: drafts, progress: { bar.update($0) })
   }
 }

@@ -21,21 +21,26 @@ struct ChatCommand: AsyncParsableCommand {
   @Option(help: "A system message in front of the conversation.")
   var system: String?
 
+  @OptionGroup var dryRunOption: DryRunOption
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Model") var modelOptions: ModelOptions
   @OptionGroup(title: "KV cache") var cacheOptions: CacheOptions
   @OptionGroup(title: "Engine") var engineOptions: EngineOptions
 
   func run() async throws {
-    let session = try TextSession(model: modelOptions, cache: cacheOptions, engine: engineOptions)
-    guard let template = session.chatTemplate else {
+    let plan = try RunPlan(model: modelOptions, cache: cacheOptions, engine: engineOptions)
+    guard let template = try plan.chatTemplate() else {
       throw CommandFailure(
         .data,
-        "\(session.directory) has no chat template; expected chat_template in tokenizer_config.json or chat_template.jinja"
+        "\(plan.directory) has no chat template; expected chat_template in tokenizer_config.json or chat_template.jinja"
       )
     }
     // Bad flags are told before the first question.
-    _ = try sampling.parameters(defaults: session.generation, room: session.engine.contextLength)
+    let parameters = try sampling.parameters(defaults: plan.generation, room: plan.limits.contextLength)
+    if dryRunOption.dryRun {
+      return RunPlanReport(plan, adding: sampling.decisions(parameters, plan.generation)).write(asJSON: false)
+    }
+    let session = try TextSession(plan, model: modelOptions, cache: cacheOptions, engine: engineOptions)
     var conversation = Conversation(template: template, tokenizer: session.tokenizer, system: system)
     var lastReport = ["no answer yet"]
     Interruption.install()

@@ -20,6 +20,8 @@ struct GenerateCommand: AsyncParsableCommand {
   @Flag(help: "Print one JSON object instead of the text.")
   var json = false
 
+  @OptionGroup var dryRunOption: DryRunOption
+
   @OptionGroup(title: "Sampling") var sampling: SamplingOptions
   @OptionGroup(title: "Model") var modelOptions: ModelOptions
   @OptionGroup(title: "KV cache") var cacheOptions: CacheOptions
@@ -28,12 +30,22 @@ struct GenerateCommand: AsyncParsableCommand {
   func run() async throws {
     let text = prompt == "-" ? try Console.readAll() : prompt
     guard !text.isEmpty else { throw EngineError.emptyPrompt }
-    let session = try TextSession(model: modelOptions, cache: cacheOptions, engine: engineOptions)
-    let tokens = try tokens(of: text, session: session)
+    let plan = try RunPlan(model: modelOptions, cache: cacheOptions, engine: engineOptions)
+    let tokens = try tokens(of: text, plan)
     let request = Request(
       tokens: tokens,
       sampling: try sampling.parameters(
-        defaults: session.generation, room: session.engine.contextLength - tokens.count))
+        defaults: plan.generation, room: plan.limits.contextLength - tokens.count))
+    let (_, maxTokens) = try plan.limits.validate(request)
+    if dryRunOption.dryRun {
+      let prompt = [
+        RunPlan.Decision("request", "prompt_tokens", .integer(Int64(tokens.count)), templateReason(plan)),
+        .init("request", "max_tokens", .integer(Int64(maxTokens)), sampling.lengthReason(plan.generation)),
+      ]
+      return RunPlanReport(plan, adding: prompt + sampling.decisions(request.sampling, plan.generation))
+        .write(asJSON: json)
+    }
+    let session = try TextSession(plan, model: modelOptions, cache: cacheOptions, engine: engineOptions)
 
     var answer = ""
     var ids: [Int32] = []
@@ -57,18 +69,23 @@ struct GenerateCommand: AsyncParsableCommand {
   }
 
   /// The prompt as a user's message in the model's chat template, or as it is where there is none or none is wanted.
-  private func tokens(of text: String, session: TextSession) throws -> [Int32] {
-    guard !raw, let template = session.chatTemplate else {
+  private func tokens(of text: String, _ plan: RunPlan) throws -> [Int32] {
+    guard !raw, let template = try plan.chatTemplate() else {
       guard system == nil else {
         throw CommandFailure(
           .usage, "--system needs a chat template, and \(raw ? "--raw asks for none" : "this model has none")")
       }
-      return session.tokenizer.encode(text, addSpecialTokens: true, allowSpecial: true)
+      return plan.tokenizer.encode(text, addSpecialTokens: true, allowSpecial: true)
     }
     var messages = [ChatMessage(role: "user", content: text)]
     if let system { messages.insert(ChatMessage(role: "system", content: system), at: 0) }
-    return session.tokenizer.encode(
+    return plan.tokenizer.encode(
       try template.render(messages: messages, addGenerationPrompt: true), addSpecialTokens: false, allowSpecial: true)
+  }
+
+  private func templateReason(_ plan: RunPlan) -> String {
+    if raw { return "--raw" }
+    return (try? plan.chatTemplate()) == nil ? "the model has no chat template" : "in the model's chat template"
   }
 
   private func report(_ completion: Completion, answer: String, ids: [Int32], session: TextSession) -> JSONValue {

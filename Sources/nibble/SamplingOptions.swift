@@ -52,4 +52,37 @@ struct SamplingOptions: ParsableArguments {
       presencePenalty: presencePenalty, seed: seed, stop: stop, ignoreEOS: ignoreEos,
       maxTokens: maxTokens ?? defaults.maxNewTokens.map { min($0, max(room, 1)) })
   }
+
+  /// Who said how tokens are chosen.
+  func decisions(_ parameters: SamplingParameters, _ defaults: GenerationConfiguration) -> [RunPlan.Decision] {
+    let samples = defaults.doSample ?? false
+    func decide<Flag, Default>(
+      _ name: String, _ value: Float, _ flag: Flag?, _ given: Default?, needsSampling: Bool = true
+    ) -> RunPlan.Decision {
+      let flagName = "--" + name.replacing("_", with: "-")
+      let reason =
+        if flag != nil { flagName } else if needsSampling, !samples {
+          "generation_config.json doesn't ask for sampling"
+        } else { given == nil ? "the default" : "generation_config.json" }
+      return RunPlan.Decision("sampling", name, .number(Double(value)), reason)
+    }
+    return [
+      decide("temperature", parameters.temperature, temperature, defaults.temperature),
+      decide("top_k", Float(parameters.topK), topK, defaults.topK),
+      decide("top_p", parameters.topP, topP, defaults.topP), decide("min_p", parameters.minP, minP, defaults.minP),
+      decide(
+        "repetition_penalty", parameters.repetitionPenalty, repetitionPenalty, defaults.repetitionPenalty,
+        needsSampling: false),
+      RunPlan.Decision(
+        "sampling", "seed", parameters.seed.map { .string("\($0)") } ?? .null,
+        parameters.seed == nil ? "drawn for each request" : "--seed"),
+    ]
+  }
+
+  /// Who said how long an answer may be.
+  func lengthReason(_ defaults: GenerationConfiguration) -> String {
+    if maxTokens != nil { return "--max-tokens" }
+    return defaults.maxNewTokens == nil
+      ? "what context and pool have left" : "max_new_tokens of generation_config.json, bounded by the context"
+  }
 }

@@ -15,24 +15,25 @@ struct TextSession {
   /// What the two recipes of the cache are of.
   private let cacheParts: (String, String)
 
-  /// Loads the model and starts the engine; warnings go to stderr.
-  init(model: ModelOptions, cache: CacheOptions, engine options: EngineOptions) throws {
+  /// Loads the model of a plan and starts the engine; warnings go to stderr.
+  init(_ plan: RunPlan, model: ModelOptions, cache: CacheOptions, engine options: EngineOptions) throws {
     let configuration = try options.configuration(model: model, cache: cache)
     let runtime = try model.load(cache: cache, drafts: configuration.speculation != nil)
-    let loaded = try LoadedModel(runtime, configuration: configuration)
-    directory = runtime.checkpoint.directory
+    let loaded = try LoadedModel(runtime, configuration: configuration, tokenizer: plan.tokenizer)
+    directory = plan.directory
     generation = loaded.generation
     attention = loaded.attentionDecision
-    cacheParts = runtime.checkpoint.configuration.mla == nil ? ("K", "V") : ("latent", "rotary key")
+    cacheParts = plan.model.mla == nil ? ("K", "V") : ("latent", "rotary key")
     for warning in loaded.warnings { Console.error("warning: \(warning)") }
-    do throws(TextCodecError) {
-      chatTemplate = try ChatTemplate(contentsOf: directory)
-    } catch .noChatTemplate {
-      chatTemplate = nil
-    }
-    guard let tokenizer = loaded.tokenizer else { throw CommandFailure(.data, "\(directory) has no tokenizer.json") }
-    self.tokenizer = tokenizer
+    chatTemplate = try plan.chatTemplate()
+    tokenizer = plan.tokenizer
     engine = try Engine(loaded, configuration: configuration)
+  }
+
+  /// Decides everything before a weight is read.
+  init(model: ModelOptions, cache: CacheOptions, engine options: EngineOptions) throws {
+    let plan = try RunPlan(model: model, cache: cache, engine: options)
+    try self.init(plan, model: model, cache: cache, engine: options)
   }
 
   /// The lines that tell how the answer came about.
@@ -64,6 +65,18 @@ struct TextSession {
           + "calibrate the model's KV scales with nibble calibrate")
     }
     return lines
+  }
+}
+
+extension RunPlan {
+  /// Nil where the folder has none.
+  func chatTemplate() throws(TextCodecError) -> ChatTemplate? {
+    do throws(TextCodecError) {
+      return try ChatTemplate(contentsOf: directory)
+    } catch {
+      if case .noChatTemplate = error { return nil }
+      throw error
+    }
   }
 }
 

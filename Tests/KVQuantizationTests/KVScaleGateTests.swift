@@ -152,7 +152,7 @@ import Testing
     #expect(KVRecipe.nearest(to: name) == expected)
     let error = #expect(throws: KVQuantizationError.self) { try KVRecipe.named(name) }
     #expect(
-      error?.description.hasSuffix("the nearest to it is \(expected.name)") == true, "\(error?.description ?? "")")
+      error?.description.hasSuffix("try \(expected.name), the nearest to it") == true, "\(error?.description ?? "")")
   }
 
   @Test func staysSilentWhereNothingIsNear() {
