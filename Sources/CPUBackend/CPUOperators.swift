@@ -79,7 +79,7 @@ public final class CPUOperators: Operators {
     batch.groupRuns(into: &storeRuns)
     if self.pool !== pool {
       self.pool = pool
-      regions = pool.layout.regions
+      regions = pool.regions
     }
     for array in activations { array.reserve(rows: batch.tokenCount) }
     rotaryTable.fill(positions: batch.positions, rotary: rotary)

@@ -8,4 +8,11 @@ extension CacheLayout {
     case .mla(let layout): (layout.recipeLatent.name, layout.recipeRope.name)
     }
   }
+
+  var isMLA: Bool {
+    switch self {
+    case .mha: false
+    case .mla: true
+    }
+  }
 }

@@ -33,7 +33,7 @@ public struct Calibration {
   }
 
   public let tokenCount: Int
-  /// [layers] of keys and values.
+  /// [layers] of keys and values; the layers for multi-token prediction come last.
   public let layers: [(key: Side, value: Side)]
 
   /// Runs tokens through the model and takes the statistics.
@@ -46,21 +46,34 @@ public struct Calibration {
     guard !tokens.isEmpty else { throw EngineError.emptyPrompt }
     let layout = try model.cacheLayout(CacheRecipes(.f32), pageSize: 64)
     let pageCount = (tokens.count + layout.pageSize - 1) / layout.pageSize
-    let pool = try PagePool(
-      layout: layout, layerCount: model.layerCount, pageCount: pageCount,
-      scales: Array(repeating: .one, count: model.layerCount))
+    func makePool(_ layerCount: Int) throws -> PagePool {
+      try PagePool(
+        layout: layout, layerCount: layerCount, pageCount: pageCount, scales: Array(repeating: .one, count: layerCount))
+    }
+    let pool = try makePool(model.layerCount)
+    // The draft layers' ranges are measured too where they are loaded.
+    let drafting = (model as? any DraftingModel).flatMap { $0.draftLayerCount > 0 ? $0 : nil }
+    let draftPool = try drafting.map { try makePool($0.draftLayerCount) }
+    var drafts = drafting.flatMap { model in draftPool.map { DraftedSequence(model, pool: $0) } }
     let pages = (0..<pageCount).map { Int32($0) }
     var batch = StepBatch()
     for start in stride(from: 0, to: tokens.count, by: 512) {
       batch.removeAll()
       batch.append(
         tokens: tokens[start..<min(start + 512, tokens.count)], start: start, pages: pages, logits: .none)
-      try model.forward(batch, pool: pool, logits: UnsafeMutableBufferPointer(start: nil, count: 0))
+      let noLogits = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
+      if drafts == nil {
+        try model.forward(batch, pool: pool, logits: noLogits)
+      } else {
+        try drafts?.forward(batch, pool: pool, logits: noLogits)
+      }
       progress(0.5 * Double(start + batch.tokenCount) / Double(tokens.count))
     }
     tokenCount = tokens.count
-    layers = (0..<model.layerCount).map { layer in
-      defer { progress(0.5 + 0.5 * Double(layer + 1) / Double(model.layerCount)) }
+    let sources = [pool, draftPool].compactMap(\.self).flatMap { pool in (0..<pool.layerCount).map { (pool, $0) } }
+    layers = sources.enumerated().map { index, source in
+      let (pool, layer) = source
+      defer { progress(0.5 + 0.5 * Double(index + 1) / Double(sources.count)) }
       let keys = layout.regions.filter { $0.kind == .key || $0.kind == .latent }
       let values = layout.regions.filter { $0.kind == .value || $0.kind == .rope }
       return (

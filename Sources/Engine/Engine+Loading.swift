@@ -1,6 +1,7 @@
 import CSIMD
 import Checkpoints
 import KVQuantization
+import ModelFamilies
 import PagedCache
 import TextCodec
 
@@ -18,7 +19,7 @@ extension Engine {
       attention: AttentionRequest(
         backend: configuration.attentionBackend ?? "auto", recipes: configuration.recipes,
         pageSize: configuration.pageSize),
-      threadCount: configuration.threadCount, drafts: configuration.speculation != nil, progress: progress)
+      threadCount: configuration.threadCount, speculation: configuration.speculation, progress: progress)
     try self.init(LoadedModel(runtime, configuration: configuration), configuration: configuration)
   }
 }
@@ -42,6 +43,13 @@ extension LoadedModel {
         operators.weightType?.rawValue ?? "weights",
       ].joined(separator: "-"),
       encodeStatistics: { operators.encodeStatistics })
+    if let speculation = configuration.speculation, let model = runtime.model as? any DraftingModel {
+      // The files number draft layers behind the others.
+      let all = try configuration.kvScales.resolve(
+        checkpoint, recipes: speculation.recipes ?? configuration.recipes,
+        layerCount: model.layerCount + model.draftLayerCount)
+      draftScales = Array(all.layers.suffix(model.draftLayerCount))
+    }
     attentionDecision = runtime.attentionDecision
     generation = checkpoint.generation
     warnings = resolution.warnings

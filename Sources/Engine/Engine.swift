@@ -24,7 +24,7 @@ public final class Engine: Sendable {
   public let vocabularySize: Int
   /// Tokens that the pool holds.
   public let poolTokens: Int
-  /// Bytes of the pool.
+  /// Bytes of the pool, the draft layers' included.
   public let poolBytes: Int
   /// How the pool's size came about.
   public let poolReason: String
@@ -43,16 +43,12 @@ public final class Engine: Sendable {
   /// - Throws: `EngineError`, `PagedCacheError`.
   public init(_ loaded: sending LoadedModel, configuration: EngineConfiguration) throws {
     let model = loaded.model
-    if configuration.speculation != nil, !(model is any DraftingModel) {
-      throw EngineError.invalidConfiguration(
-        option: "--speculative-algorithm",
-        expected: "a model with a layer for multi-token prediction, such as DeepSeek-V3",
-        found: "one without")
-    }
     let layout = try model.cacheLayout(configuration.recipes, pageSize: configuration.pageSize)
     contextLength = min(model.contextLimit, configuration.contextLength ?? .max)
     vocabularySize = model.vocabularySize
-    pageBytes = layout.recordBytes * model.layerCount
+    let draft = try DraftPlan(model, configuration)
+    let mainBytes = layout.recordBytes * model.layerCount
+    pageBytes = mainBytes + (draft?.pageBytes ?? 0)
     let plan = try PoolPlan.resolve(
       configuration, pageBytes: pageBytes, contextLength: contextLength, availableMemory: PoolPlan.availableMemory())
     let scales = loaded.scales ?? Array(repeating: .one, count: model.layerCount)
@@ -60,7 +56,9 @@ public final class Engine: Sendable {
       layout: layout, layerCount: model.layerCount, pageCount: plan.pageCount, scales: scales)
     let swap =
       configuration.swapSpace > 0 ? try SwapSpace(byteCount: configuration.swapSpace, pageBytes: pageBytes) : nil
-    let cache = CacheManager(pool: pool, swap: swap, sharesPrefixes: configuration.sharesPrefixes)
+    let cache = CacheManager(
+      pool: pool, draftPool: try draft?.pool(pageCount: plan.pageCount, scales: loaded.draftScales), swap: swap,
+      sharesPrefixes: configuration.sharesPrefixes)
 
     var statistics = EngineStatistics()
     let plain = CacheRecipes(key: .bf16, value: .bf16, rope: .bf16)
@@ -68,8 +66,13 @@ public final class Engine: Sendable {
     let names = layout.recipeNames
     statistics.kvCache.dtypeK = names.first
     statistics.kvCache.dtypeV = names.second
-    statistics.kvCache.bytesPerToken = layout.bytesPerToken * model.layerCount
-    statistics.kvCache.ratioToBF16 = Double(reference.bytesPerToken) / Double(layout.bytesPerToken)
+    statistics.kvCache.bytesPerToken = pageBytes / configuration.pageSize
+    statistics.kvCache.ratioToBF16 =
+      Double(reference.recordBytes * (model.layerCount + (draft?.layerCount ?? 0))) / Double(pageBytes)
+    if let draft {
+      (statistics.speculation.draftDtypeK, statistics.speculation.draftDtypeV) = draft.layout.recipeNames
+      statistics.speculation.draftBytesPerToken = draft.pageBytes / configuration.pageSize
+    }
     statistics.kvCache.pageSize = configuration.pageSize
     statistics.kvCache.pageCount = plan.pageCount
     statistics.kvCache.freePages = plan.pageCount
@@ -81,7 +84,7 @@ public final class Engine: Sendable {
     generation = loaded.generation
     warnings = loaded.warnings
     poolTokens = plan.pageCount * configuration.pageSize
-    poolBytes = pool.byteCount
+    poolBytes = pageBytes * plan.pageCount
     poolReason = plan.reason
     mailbox = Mailbox()
     published = StatisticsBox(statistics)
@@ -165,9 +168,9 @@ public final class Engine: Sendable {
     try await perform { core in core.cache.evictAll() }
   }
 
-  /// What the cache stores for tokens, page after page, for tests that compare caches; nil unless all of them are cached.
-  package func cachedBytes(of tokens: [Int32]) async throws -> [UInt8]? {
-    try await perform { core in try core.cache.savedPrefix(of: tokens)?.contents }
+  /// The pages of tokens as they lie in the pools, for tests that look for traces; nil unless all of them are cached.
+  package func pageContents(of tokens: [Int32]) async throws -> [UInt8]? {
+    try await perform { core in core.cache.pageContents(of: tokens) }
   }
 
   /// Checks the cache's books between two steps.

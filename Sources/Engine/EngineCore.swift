@@ -38,12 +38,15 @@ final class EngineCore {
     self.mailbox = mailbox
     self.published = published
     scheduler = Scheduler(cache: cache, configuration: configuration)
-    identity = CacheIdentity(model: loaded.fingerprint, arithmetic: loaded.arithmetic, pool: cache.pool)
+    identity = CacheIdentity(
+      model: loaded.fingerprint, arithmetic: loaded.arithmetic, pool: cache.pool, draftPool: cache.draftPool)
     vocabularySize = loaded.model.vocabularySize
-    speculator = configuration.speculation.flatMap { speculation in
-      (loaded.model as? any DraftingModel).map {
-        Speculator(model: $0, draftTokenCount: speculation.draftTokenCount)
-      }
+    if let speculation = configuration.speculation, let model = loaded.model as? any DraftingModel,
+      let pool = cache.draftPool
+    {
+      speculator = Speculator(model: model, draftTokenCount: speculation.draftTokenCount, pool: pool)
+    } else {
+      speculator = nil
     }
     statistics = published.value.withLock { $0 }
   }
@@ -140,7 +143,8 @@ final class EngineCore {
     statistics.modelTime += modelEnd - modelStart
     var row = 0
     for (index, work) in scheduler.work.enumerated() {
-      settle(work, row: &row, firstRow: Int(batch.queryOffsets[index]), now: modelEnd)
+      let rows = Int(batch.queryOffsets[index])..<Int(batch.queryOffsets[index + 1])
+      settle(work, row: &row, rows: rows, now: modelEnd)
     }
     publishStatistics()
     if configuration.checksIntegrity { checkIntegrityOrStop() }
@@ -157,14 +161,14 @@ final class EngineCore {
 
   private func append(_ work: Scheduler.Work) {
     let sequence = work.sequence
-    let start = sequence.table.length
-    let end = start + work.tokenCount + sequence.drafts.count
+    let start = sequence.table.length - (speculator?.repeatedCount(sequence) ?? 0)
+    let end = sequence.table.length + work.tokenCount
     if sequence.state.isQueued {
       sequence.state.isQueued = false
       mailbox.queuedCount.subtract(1, ordering: .relaxed)
     }
-    let tokens = sequence.tokens[start..<start + work.tokenCount]
-    let pages = sequence.table.pages.prefix(cache.pageCount(forTokens: end))
+    let tokens = sequence.tokens[start..<end]
+    let pages = sequence.table.pages.prefix(cache.pageCount(forTokens: end + sequence.drafts.count))
     if sequence.drafts.isEmpty {
       batch.append(tokens: tokens, start: start, pages: pages, logits: work.wantsLogits ? .last : .none)
     } else {
@@ -184,7 +188,7 @@ final class EngineCore {
       do {
         try forward([work])
         var row = 0
-        settle(work, row: &row, firstRow: 0, now: ContinuousClock.now)
+        settle(work, row: &row, rows: 0..<batch.tokenCount, now: ContinuousClock.now)
       } catch {
         // What the failed step has stored is not to be trusted.
         fail(work.sequence.state, EngineError.stepFailed("\(error)"))
@@ -195,8 +199,8 @@ final class EngineCore {
   /// Takes in what a step has computed for a sequence.
   /// - Parameters:
   ///   - row: the next row of logits; moves on by this sequence's.
-  ///   - firstRow: the sequence's first row of the batch.
-  private func settle(_ work: Scheduler.Work, row: inout Int, firstRow: Int, now: ContinuousClock.Instant) {
+  ///   - rows: the sequence's rows of the batch.
+  private func settle(_ work: Scheduler.Work, row: inout Int, rows: Range<Int>, now: ContinuousClock.Instant) {
     let sequence = work.sequence
     let state = sequence.state
     // Another choice of the same request may have failed in this step, and this one with it.
@@ -204,10 +208,10 @@ final class EngineCore {
       row += work.wantsLogits ? 1 + sequence.drafts.count : 0
       return
     }
-    guard sequence.drafts.isEmpty else { return check(sequence, row: &row, firstRow: firstRow, now: now) }
+    guard sequence.drafts.isEmpty else { return check(sequence, row: &row, firstRow: rows.lowerBound, now: now) }
     cache.advance(&sequence.table, by: work.tokenCount)
     cache.publish(&sequence.table, tokens: sequence.tokens)
-    speculator?.keepHidden(of: sequence, row: firstRow + work.tokenCount - 1)
+    speculator?.keepHidden(of: sequence, row: rows.upperBound - 1)
     if work.tokenCount > 1 || sequence.firstToken == nil { statistics.prefillTokens += work.tokenCount }
     guard work.wantsLogits else {
       if sequence.pendingCount == 0 { finish(sequence, reason: .length) }
@@ -248,7 +252,7 @@ final class EngineCore {
       if sequence.hasEnded { break }
     }
     row += drafts.count + 1
-    cache.pool.erase(start + stored..<start + 1 + drafts.count, pages: pages)
+    cache.erase(start + stored..<start + 1 + drafts.count, pages: pages)
     statistics.speculation.checks += 1
     statistics.speculation.draftTokens += drafts.count
     statistics.speculation.acceptedTokens += accepted
@@ -259,7 +263,7 @@ final class EngineCore {
   private func forgetDrafts(of sequence: GenerationSequence) {
     let start = sequence.table.length + 1
     if !sequence.hasEnded, !sequence.drafts.isEmpty {
-      cache.pool.erase(start..<start + sequence.drafts.count, pages: sequence.table.pages)
+      cache.erase(start..<start + sequence.drafts.count, pages: sequence.table.pages)
     }
     sequence.drafts = []
   }

@@ -31,7 +31,7 @@ public struct KVCacheStatistics: Hashable, Sendable {
   public var dtypeK = ""
   /// Recipe of the values (MLA: of the rotary key).
   public var dtypeV = ""
-  /// Bytes of one token over all layers.
+  /// Bytes of one token over all layers, the draft layers' included.
   public var bytesPerToken = 0
   /// The same geometry's bytes in bf16, divided by `bytesPerToken`.
   public var ratioToBF16 = 0.0

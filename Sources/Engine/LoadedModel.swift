@@ -13,6 +13,8 @@ public struct LoadedModel {
   public var endTokens: [Int32]
   /// FP32 factors, one pair a layer; nil is 1 for all.
   public var scales: [DecodeScales]?
+  /// The same of the draft layers.
+  public var draftScales: [DecodeScales]?
   /// Names the weights; saved prefixes carry it.
   public var fingerprint: String
   /// Names the implementation that computes; saved prefixes carry it.

@@ -18,19 +18,21 @@ public final class ModelRuntime {
   ///   - attention: which backends are wanted, and for which cache.
   ///   - threadCount: workers, the calling thread included; nil takes one per processor.
   ///   - weightType: what weights are converted to when loaded; nil keeps the checkpoint's.
-  ///   - drafts: loads the model's layer for multi-token prediction too.
+  ///   - speculation: loads the model's layers for multi-token prediction too.
   ///   - progress: called with the share of the weights that is loaded.
   /// - Throws: `SupportError` before any weight is read, `CheckpointError`.
   public init(
     directory: String, attention request: AttentionRequest = AttentionRequest(), threadCount: Int? = nil,
-    weightType: CPUWeightType? = nil, drafts: Bool = false, progress: (Double) -> Void = { _ in }
+    weightType: CPUWeightType? = nil, speculation: Speculation? = nil, progress: (Double) -> Void = { _ in }
   ) throws {
-    let choice = try request.resolve(try ModelConfiguration(directory: directory))
+    let configuration = try ModelConfiguration(directory: directory)
+    let choice = try request.resolve(configuration)
+    if let speculation { try request.checkDrafts(speculation, configuration, choice) }
     checkpoint = try Checkpoint(directory: directory)
     let workers = WorkerPool(threadCount: threadCount ?? WorkerPool.availableProcessorCount)
     attentionDecision = request.decision(choice, threadCount: workers.threadCount)
     let attention = request.makeBackend(choice, workers: workers)
     operators = CPUOperators(attention: attention, workers: workers, weightType: weightType)
-    model = try ModelLoader.load(checkpoint, operators: operators, drafts: drafts, progress: progress)
+    model = try ModelLoader.load(checkpoint, operators: operators, drafts: speculation != nil, progress: progress)
   }
 }

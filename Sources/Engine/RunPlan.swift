@@ -32,6 +32,8 @@ public struct RunPlan: Sendable {
   public let tokenizer: Tokenizer
   public let attention: AttentionChoice
   public let scales: KVScaleResolution
+  /// Of the draft layers, whose numbers follow the main model's.
+  private let draftScales: [KVScaleDecision]
   /// Requests that the engine will take.
   public let limits: RequestLimits
   /// In the order in which they are made.
@@ -52,16 +54,19 @@ public struct RunPlan: Sendable {
   ) throws {
     let model = try ModelConfiguration(directory: directory)
     let choice = try request.resolve(model)
-    let layerCount = try ModelLoader.cacheLayerCount(
-      model, drafts: configuration.speculation != nil, path: directory)
+    let drafts = try DraftPlan(model, request, choice, configuration, path: directory)
     let preview = try KVScalePreview(directory: directory, configuration: model)
     let found = try configuration.kvScales.found(directory) { preview.scales }
     let scales = try configuration.kvScales.resolve(
-      found, model, recipes: configuration.recipes, layerCount: layerCount)
+      found, model, recipes: configuration.recipes, layerCount: model.layerCount)
+    let draftScales = try drafts.map {
+      try configuration.kvScales.resolve(
+        found, model, recipes: $0.recipes, layerCount: model.layerCount + $0.layerCount)
+    }
     let tokenizer = try Tokenizer(contentsOf: directory)
     let layout = try configuration.recipes.layout(of: model.kvGeometry, pageSize: configuration.pageSize)
     let contextLength = min(model.maxPositionEmbeddings, configuration.contextLength ?? .max)
-    let pageBytes = layout.recordBytes * layerCount
+    let pageBytes = layout.recordBytes * model.layerCount + (drafts?.pageBytes ?? 0)
     let pool = try PoolPlan.resolve(
       configuration, pageBytes: pageBytes, contextLength: contextLength, availableMemory: PoolPlan.availableMemory())
 
@@ -71,6 +76,7 @@ public struct RunPlan: Sendable {
     self.tokenizer = tokenizer
     attention = choice
     self.scales = scales
+    self.draftScales = draftScales?.decisions.filter { $0.layer >= model.layerCount } ?? []
     limits = RequestLimits(
       contextLength: contextLength, vocabularySize: model.vocabularySize,
       poolTokens: pool.pageCount * configuration.pageSize, tokenizer: tokenizer)
@@ -80,7 +86,8 @@ public struct RunPlan: Sendable {
         ?? [])
 
     decideModel(weightBytes: preview.weightBytes, weightType)
-    decideCache(configuration, layout, layerCount: layerCount, pool, pageBytes: pageBytes)
+    decideCache(configuration, layout, pool, pageBytes: pageBytes)
+    if let drafts { decideDrafts(drafts) }
     decideScales(configuration.kvScales, found)
     decideAttention(choice)
     decideEngine(configuration)
@@ -122,17 +129,18 @@ extension RunPlan {
   }
 
   private mutating func decideCache(
-    _ configuration: EngineConfiguration, _ layout: CacheLayout, layerCount: Int, _ pool: PoolPlan, pageBytes: Int
+    _ configuration: EngineConfiguration, _ layout: CacheLayout, _ pool: PoolPlan, pageBytes: Int
   ) {
     let (first, second) = layout.recipeNames
     let names = model.kvGeometry.isMLA ? ("dtype_latent", "dtype_rope") : ("dtype_k", "dtype_v")
     decide("kv_cache", names.0, .string(first), "asked for")
     decide("kv_cache", names.1, .string(second), "asked for")
-    let own = layerCount > model.layerCount ? ", the draft layer among them" : ""
-    decide("kv_cache", "layers", .integer(Int64(layerCount)), "every layer of the model" + own)
+    decide("kv_cache", "layers", .integer(Int64(model.layerCount)), "every layer of the model")
+    let own = layout.bytesPerToken * model.layerCount
+    let ofDrafts = pageBytes / configuration.pageSize - own
     decide(
-      "kv_cache", "bytes_per_token", .integer(Int64(layout.bytesPerToken * layerCount)),
-      "\(layout.bytesPerToken) a layer")
+      "kv_cache", "bytes_per_token", .integer(Int64(own + ofDrafts)),
+      "\(layout.bytesPerToken) a layer" + (ofDrafts > 0 ? ", \(ofDrafts) of the draft layers" : ""))
     decide("kv_cache", "page_size", .integer(Int64(configuration.pageSize)), "--page-size")
     decide("kv_cache", "pages", .integer(Int64(pool.pageCount)), pool.reason)
     decide("kv_cache", "tokens", .integer(Int64(limits.poolTokens)), "pages times page size")
@@ -142,6 +150,14 @@ extension RunPlan {
       limits.contextLength < model.maxPositionEmbeddings ? "--context-length" : "the model's own")
     decide("kv_cache", "shares_prefixes", .bool(configuration.sharesPrefixes), "--disable-radix-cache turns it off")
     decide("kv_cache", "swap_space", .integer(Int64(configuration.swapSpace)), "--swap-space, bytes")
+  }
+
+  private mutating func decideDrafts(_ drafts: DraftPlan) {
+    let (first, second) = drafts.layout.recipeNames
+    let names = drafts.layout.isMLA ? ("dtype_latent", "dtype_rope") : ("dtype_k", "dtype_v")
+    decide("draft_kv_cache", names.0, .string(first), "--speculative-draft-kv-cache-dtype, else the main model's")
+    decide("draft_kv_cache", names.1, .string(second), "--speculative-draft-kv-cache-dtype-rope, else the main model's")
+    decide("draft_kv_cache", "layers", .integer(Int64(drafts.layerCount)), "num_nextn_predict_layers")
   }
 
   private mutating func decideScales(_ request: KVScaleRequest, _ found: KVScaleSet?) {
@@ -159,7 +175,7 @@ extension RunPlan {
         "kv_scales", "convention", convention.map { .string($0.rawValue) } ?? .null,
         found.convention == nil && convention != nil ? "--kv-scale-convention" : found.conventionReason)
     }
-    for decision in scales.decisions {
+    for decision in scales.decisions + draftScales {
       let found = decision.found.map { "found \($0), " } ?? ""
       decide(
         "kv_scales", "layer_\(decision.layer)_\(decision.side.rawValue)", .number(Double(decision.decodeScale)),

@@ -21,15 +21,10 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   public let operators: Ops
   /// Owns the mapped files that the weights are read from.
   private let checkpoint: Checkpoint
-  private let embedding: Ops.Matrix
+  private let frame: TransformerFrame<Ops>
   private let layers: [Layer]
-  private let finalNorm: Ops.Vector
-  private let head: Ops.Matrix
-  private let rotary: RotaryEmbedding
 
   // Arrays of a step, [T, width].
-  private let hidden: Ops.Activations
-  private let normed: Ops.Activations
   private let heads: Ops.Activations
   private let attended: Ops.Activations
 
@@ -47,9 +42,8 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
     let queryWidth = configuration.queryHeadCount * configuration.headDimension
     let keyWidth = configuration.kvHeadCount * configuration.headDimension
     let hiddenSize = configuration.hiddenSize
-    let vocabulary = configuration.vocabularySize
 
-    embedding = try loader.table(("model.embed_tokens.weight", vocabulary), inputs: hiddenSize)
+    frame = try TransformerFrame(loader, rotaryDimension: configuration.headDimension)
     let arrays = FeedForwardArrays(operators)
     layers = try (0..<configuration.layerCount).map { index in
       let prefix = "model.layers.\(index)."
@@ -74,13 +68,6 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
         postAttentionNorm: try loader.vector((prefix + "post_attention_layernorm.weight", hiddenSize)),
         feedForward: try FeedForward(loader, configuration: configuration, layer: index, arrays: arrays))
     }
-    finalNorm = try loader.vector(("model.norm.weight", hiddenSize))
-    let headName = configuration.tieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"
-    head = try loader.matrix((headName, vocabulary), inputs: hiddenSize)
-    rotary = RotaryEmbedding(configuration.rope, dimension: configuration.headDimension)
-
-    hidden = operators.makeActivations(width: hiddenSize)
-    normed = operators.makeActivations(width: hiddenSize)
     heads = operators.makeActivations(width: queryWidth + 2 * keyWidth)
     attended = operators.makeActivations(width: queryWidth)
     self.checkpoint = checkpoint
@@ -93,42 +80,35 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
+    frame.run(batch, pool: pool, logits: logits) {
+      for (index, layer) in layers.enumerated() { run(layer, index) }
+    }
+  }
+
+  private func run(_ layer: Layer, _ index: Int) {
+    let (hidden, normed) = (frame.hidden, frame.normed)
     let epsilon = configuration.rmsNormEpsilon
     let dimension = configuration.headDimension
     let queries = 0..<configuration.queryHeadCount * dimension
     let keys = queries.upperBound..<queries.upperBound + configuration.kvHeadCount * dimension
     let values = keys.upperBound..<keys.upperBound + keys.count
 
-    operators.beginStep(batch, pool: pool, rotary: rotary)
-    operators.embed(embedding, into: hidden)
-    for (index, layer) in layers.enumerated() {
-      operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: epsilon, into: normed)
-      operators.linear(normed, layer.queryKeyValue, bias: layer.queryKeyValueBias, accumulate: false, into: heads)
-      if let norm = layer.queryNorm {
-        operators.rmsNormHeads(heads, columns: queries, headDimension: dimension, weight: norm, epsilon: epsilon)
-      }
-      if let norm = layer.keyNorm {
-        operators.rmsNormHeads(heads, columns: keys, headDimension: dimension, weight: norm, epsilon: epsilon)
-      }
-      operators.rotate(heads, columns: queries.lowerBound..<keys.upperBound, headDimension: dimension)
-      operators.store(heads, keys: keys, values: values, layer: index)
-      operators.attend(
-        heads, queries: queries, headCount: configuration.queryHeadCount, layer: index,
-        softmaxScale: configuration.softmaxScale, into: attended)
-      operators.linear(attended, layer.output, bias: layer.outputBias, accumulate: true, into: hidden)
-
-      operators.rmsNorm(hidden, weight: layer.postAttentionNorm, epsilon: epsilon, into: normed)
-      layer.feedForward(normed, operators: operators, into: hidden)
+    operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: epsilon, into: normed)
+    operators.linear(normed, layer.queryKeyValue, bias: layer.queryKeyValueBias, accumulate: false, into: heads)
+    if let norm = layer.queryNorm {
+      operators.rmsNormHeads(heads, columns: queries, headDimension: dimension, weight: norm, epsilon: epsilon)
     }
-    operators.logits(hidden, norm: finalNorm, epsilon: epsilon, head: head, into: logits)
-  }
-}
+    if let norm = layer.keyNorm {
+      operators.rmsNormHeads(heads, columns: keys, headDimension: dimension, weight: norm, epsilon: epsilon)
+    }
+    operators.rotate(heads, columns: queries.lowerBound..<keys.upperBound, headDimension: dimension)
+    operators.store(heads, keys: keys, values: values, layer: index)
+    operators.attend(
+      heads, queries: queries, headCount: configuration.queryHeadCount, layer: index,
+      softmaxScale: configuration.softmaxScale, into: attended)
+    operators.linear(attended, layer.output, bias: layer.outputBias, accumulate: true, into: hidden)
 
-extension RotaryEmbedding {
-  /// The embedding that config.json describes, for heads of `dimension` rotary values.
-  init(_ rope: RopeConfiguration, dimension: Int) {
-    self.init(
-      inverseFrequencies: rope.inverseFrequencies(dimension: dimension), magnitude: Float(rope.attentionFactor),
-      interleaved: rope.isInterleaved)
+    operators.rmsNorm(hidden, weight: layer.postAttentionNorm, epsilon: epsilon, into: normed)
+    layer.feedForward(normed, operators: operators, into: hidden)
   }
 }

@@ -1,8 +1,8 @@
 import Checkpoints
 import Operators
 
-/// DeepSeek-V3's multi-token-prediction layer, `model.layers.{L}` behind the last layer: eh_proj of the norms of a token's embedding
-/// and of its predecessor's hidden state, a decoder layer, and the output head behind a norm of its own.
+/// One of DeepSeek-V3's multi-token-prediction layers, `model.layers.{L}` and on behind the last layer: eh_proj of the norms of a
+/// token's embedding and of its predecessor's hidden state, a decoder layer, and the output head behind a norm of its own.
 struct DraftLayer<Ops: ModelOperators> {
   let embedding: Ops.Matrix
   let embeddingNorm: Ops.Vector
@@ -17,21 +17,22 @@ struct DraftLayer<Ops: ModelOperators> {
   let previous: Ops.Activations
 
   /// - Parameters:
+  ///   - index: 0 for the first of them.
   ///   - layer: its decoder layer, loaded as the others are.
-  ///   - embedding, head: the main model's, for files that leave out the layer's own.
+  ///   - frame: the main model's embedding and head, for files that leave out the layer's own.
   init(
-    _ loader: WeightLoader<Ops>, configuration: ModelConfiguration, layer: DeepSeekTransformer<Ops>.Layer,
-    embedding: Ops.Matrix, head: Ops.Matrix
+    _ loader: WeightLoader<Ops>, index: Int, layer: DeepSeekTransformer<Ops>.Layer, frame: TransformerFrame<Ops>
   ) throws {
-    let prefix = "model.layers.\(configuration.layerCount)."
+    let configuration = loader.checkpoint.configuration
+    let prefix = "model.layers.\(configuration.layerCount + index)."
     let (hiddenSize, vocabulary) = (configuration.hiddenSize, configuration.vocabularySize)
     func own(_ name: String) -> Bool { loader.checkpoint.contains(prefix + name) }
-    self.embedding =
+    embedding =
       own("embed_tokens.weight")
-      ? try loader.table((prefix + "embed_tokens.weight", vocabulary), inputs: hiddenSize) : embedding
-    self.head =
+      ? try loader.table((prefix + "embed_tokens.weight", vocabulary), inputs: hiddenSize) : frame.embedding
+    head =
       own("shared_head.head.weight")
-      ? try loader.matrix((prefix + "shared_head.head.weight", vocabulary), inputs: hiddenSize) : head
+      ? try loader.matrix((prefix + "shared_head.head.weight", vocabulary), inputs: hiddenSize) : frame.head
     embeddingNorm = try loader.vector((prefix + "enorm.weight", hiddenSize))
     hiddenNorm = try loader.vector((prefix + "hnorm.weight", hiddenSize))
     projection = try loader.matrix((prefix + "eh_proj.weight", hiddenSize), inputs: 2 * hiddenSize)
@@ -39,5 +40,21 @@ struct DraftLayer<Ops: ModelOperators> {
     concatenated = loader.operators.makeActivations(width: 2 * hiddenSize)
     previous = loader.operators.makeActivations(width: hiddenSize)
     self.layer = layer
+  }
+
+  /// - Throws: `CheckpointError.unsupportedFeature` for a checkpoint that announces such layers and lacks them.
+  static func checkPresence(in checkpoint: Checkpoint) throws(CheckpointError) {
+    guard !checkpoint.hasDraftLayers else { return }
+    let model = checkpoint.configuration
+    throw .unsupportedFeature(
+      "speculative decoding without a layer for it (num_nextn_predict_layers is \(model.nextnLayerCount), but the files have no "
+        + "model.layers.\(model.layerCount).eh_proj.weight)", path: checkpoint.directory)
+  }
+}
+
+extension Checkpoint {
+  /// Whether layers for multi-token prediction are announced and present; files without them are common.
+  public var hasDraftLayers: Bool {
+    configuration.nextnLayerCount > 0 && contains("model.layers.\(configuration.layerCount).eh_proj.weight")
   }
 }

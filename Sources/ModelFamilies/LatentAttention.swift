@@ -37,6 +37,7 @@ struct LatentAttention<Ops: LatentOperators> {
 
   private let mla: MLAConfiguration
   private let heads: Int
+  /// Of the pool.
   private let layer: Int
   private let softmaxScale: Float
   private let queries: Queries
@@ -51,8 +52,12 @@ struct LatentAttention<Ops: LatentOperators> {
   /// The norms inside attention have an epsilon of their own in every published implementation.
   private let epsilon: Float = 1e-6
 
+  /// - Parameters:
+  ///   - layer: of the checkpoint.
+  ///   - cacheLayer: of the pool.
   init(
-    _ loader: WeightLoader<Ops>, configuration: ModelConfiguration, _ mla: MLAConfiguration, layer: Int, arrays: Arrays
+    _ loader: WeightLoader<Ops>, configuration: ModelConfiguration, _ mla: MLAConfiguration, layer: Int,
+    cacheLayer: Int, arrays: Arrays
   ) throws {
     let prefix = "model.layers.\(layer).self_attn."
     let (heads, hiddenSize) = (configuration.queryHeadCount, configuration.hiddenSize)
@@ -78,7 +83,7 @@ struct LatentAttention<Ops: LatentOperators> {
     softmaxScale = configuration.softmaxScale
     self.mla = mla
     self.heads = heads
-    self.layer = layer
+    self.layer = cacheLayer
     self.arrays = arrays
   }
 

@@ -10,7 +10,7 @@ public enum ModelLoader {
   public static func load<Ops: ModelOperators>(
     _ checkpoint: Checkpoint, operators: Ops, drafts: Bool = false, progress: (Double) -> Void = { _ in }
   ) throws -> any LanguageModel {
-    _ = try cacheLayerCount(checkpoint.configuration, drafts: drafts, path: checkpoint.directory)
+    if drafts { _ = try draftLayerCount(checkpoint.configuration, path: checkpoint.directory) }
     switch checkpoint.configuration.architecture {
     case .llama, .mistral, .qwen2, .qwen3, .qwen3MoE:
       return try DenseTransformer(checkpoint: checkpoint, operators: operators, progress: progress)
@@ -23,15 +23,10 @@ public enum ModelLoader {
     }
   }
 
-  /// Layers that keep keys and values, known before a model is loaded.
-  /// - Parameters:
-  ///   - drafts: with the layer for multi-token prediction.
-  ///   - path: named in errors.
+  /// Layers for multi-token prediction, known before a model is loaded.
+  /// - Parameter path: named in errors.
   /// - Throws: `CheckpointError.unsupportedFeature` for drafts of a model without a layer for them.
-  public static func cacheLayerCount(
-    _ model: ModelConfiguration, drafts: Bool, path: String
-  ) throws(CheckpointError) -> Int {
-    guard drafts else { return model.layerCount }
+  public static func draftLayerCount(_ model: ModelConfiguration, path: String) throws(CheckpointError) -> Int {
     guard model.mla != nil else {
       throw .unsupportedFeature(
         "speculative decoding with \(model.architecture.rawValue) (expected DeepSeek-V3 with a layer for it)",
@@ -41,6 +36,6 @@ public enum ModelLoader {
       throw .unsupportedFeature(
         "speculative decoding without a layer for it (num_nextn_predict_layers is 0)", path: path)
     }
-    return model.layerCount + 1
+    return model.nextnLayerCount
   }
 }

@@ -11,8 +11,16 @@ public struct CacheIdentity: Hashable, Sendable {
   /// - Parameters:
   ///   - model: names the weights, such as a hash over them.
   ///   - arithmetic: names the implementation that fills the pages (backend, instruction set): others round differently.
-  public init(model: String, arithmetic: String, pool: PagePool) {
+  ///   - draftPool: where draft layers have pages too.
+  public init(model: String, arithmetic: String, pool: PagePool, draftPool: PagePool? = nil) {
     var pairs = [("model", model), ("arithmetic", arithmetic), ("layout_version", "\(CacheLayout.version)")]
+    pairs += Self.pairs(of: pool)
+    if let draftPool { pairs += Self.pairs(of: draftPool).map { ("draft_" + $0.0, $0.1) } }
+    fields = pairs.map { Field(name: $0.0, value: $0.1.filter { !$0.isNewline }) }
+  }
+
+  private static func pairs(of pool: PagePool) -> [(String, String)] {
+    var pairs: [(String, String)] = []
     switch pool.layout {
     case .mha(let layout):
       pairs += [
@@ -26,9 +34,8 @@ public struct CacheIdentity: Hashable, Sendable {
       ]
     }
     pairs += [("page_size", "\(pool.layout.pageSize)"), ("layers", "\(pool.layerCount)")]
-    let scales = pool.scales.map { "\(Self.hex($0.key.bitPattern)):\(Self.hex($0.value.bitPattern))" }
-    pairs.append(("scales", scales.joined(separator: ",")))
-    fields = pairs.map { Field(name: $0.0, value: $0.1.filter { !$0.isNewline }) }
+    let scales = pool.scales.map { "\(hex($0.key.bitPattern)):\(hex($0.value.bitPattern))" }
+    return pairs + [("scales", scales.joined(separator: ","))]
   }
 
   /// One "name=value" a line, as it stands in files.

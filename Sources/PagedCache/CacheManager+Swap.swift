@@ -9,7 +9,7 @@ extension CacheManager {
     swapped.length = table.length
     for page in table.pages.prefix(count) {
       guard let slot = swap.allocate() else { break }
-      swap.bytes(ofSlot: slot).copyMemory(from: UnsafeRawBufferPointer(pool.bytes(ofPage: Int(page))))
+      read(page, into: swap.bytes(ofSlot: slot))
       swapped.slots.append(slot)
     }
     return swapped
@@ -34,8 +34,7 @@ extension CacheManager {
       throw error
     }
     for index in cached..<swapped.slots.count {
-      let source = UnsafeRawBufferPointer(swap.bytes(ofSlot: swapped.slots[index]))
-      pool.bytes(ofPage: Int(table.pages[index])).copyMemory(from: source)
+      write(table.pages[index], from: UnsafeRawBufferPointer(swap.bytes(ofSlot: swapped.slots[index])))
     }
     table.length = swapped.length
     discard(&swapped)

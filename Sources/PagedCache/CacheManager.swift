@@ -1,10 +1,15 @@
 /// The books of a page pool: which sequence and which cached prefix refers to which page. One thread at a time.
 ///
+/// Draft layers have a pool of their own, with recipes of their own, under the same books: a page id names a page of each, for the
+/// same tokens, and whatever happens to one happens to the other.
+///
 /// A sequence's life: `makeTable(matching:)` finds what is cached already; `reserve` provides pages before each step and
 /// `advance` records what the step stored; `publish` shares full pages with those who come later; `finish` leaves everything,
 /// the partly filled page too, to the prefix tree.
 public final class CacheManager {
   public let pool: PagePool
+  /// The draft layers' pages, as many as `pool` has.
+  public let draftPool: PagePool?
   public internal(set) var allocator: PageAllocator
   public internal(set) var tree: PrefixTree
   public let swap: SwapSpace?
@@ -15,10 +20,13 @@ public final class CacheManager {
   public internal(set) var copiedPageCount = 0
 
   /// - Parameters:
-  ///   - swap: host memory for preempted sequences, slots of `pool.pageBytes`.
+  ///   - draftPool: equal to `pool` in number and size of pages.
+  ///   - swap: host memory for preempted sequences, slots of `pageBytes`.
   ///   - sharesPrefixes: false keeps the prefix tree empty.
-  public init(pool: PagePool, swap: SwapSpace? = nil, sharesPrefixes: Bool = true) {
+  public init(pool: PagePool, draftPool: PagePool? = nil, swap: SwapSpace? = nil, sharesPrefixes: Bool = true) {
+    precondition(draftPool.map { $0.pageCount == pool.pageCount && $0.layout.pageSize == pool.layout.pageSize } ?? true)
     self.pool = pool
+    self.draftPool = draftPool
     self.swap = swap
     self.sharesPrefixes = sharesPrefixes
     allocator = PageAllocator(pageCount: pool.pageCount)
@@ -88,7 +96,7 @@ public final class CacheManager {
       throw error
     }
     if let match, tree.contains(match.page) {
-      pool.copyPage(Int(match.page), to: Int(table.pages[table.length / pageSize]))
+      copyPage(match.page, to: table.pages[table.length / pageSize])
       copiedPageCount += 1
       table.length += match.count
     }
@@ -129,7 +137,7 @@ public final class CacheManager {
     }
     if needsCopy(table, tokenCount: tokenCount), let copy = allocatePage() {
       let index = table.length / pageSize
-      pool.copyPage(Int(table.pages[index]), to: Int(copy))
+      copyPage(table.pages[index], to: copy)
       copiedPageCount += 1
       unshare(table.pages[index])
       table.pages[index] = copy

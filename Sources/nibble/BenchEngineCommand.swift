@@ -63,7 +63,7 @@ struct BenchEngineCommand: AsyncParsableCommand {
     let configuration = try engineOptions.configuration(model: modelOptions, cache: cacheOptions)
     let engine = try Engine(
       LoadedModel(
-        try modelOptions.load(cache: cacheOptions, drafts: configuration.speculation != nil),
+        try modelOptions.load(cache: cacheOptions, speculation: configuration.speculation),
         configuration: configuration, tokenizer: plan.tokenizer),
       configuration: configuration)
     let arrivals = try arrivals(engine: engine)

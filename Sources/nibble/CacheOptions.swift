@@ -116,13 +116,13 @@ extension ModelOptions {
   var weightType: CPUWeightType? { CPUWeightType(rawValue: weightDtype) }
 
   /// Loads the model, with a progress bar where stderr is a terminal.
-  /// - Parameter drafts: with its layer for multi-token prediction.
+  /// - Parameter speculation: with its layers for multi-token prediction.
   /// - Throws: before any weight is read where no attention backend reads such a cache.
-  func load(cache: CacheOptions? = nil, drafts: Bool = false) throws -> ModelRuntime {
+  func load(cache: CacheOptions? = nil, speculation: Speculation? = nil) throws -> ModelRuntime {
     let directory = try ModelLocation.resolve(model)
     var bar = ProgressBar("loading \(directory)")
     return try ModelRuntime(
-      directory: directory, attention: try attentionRequest(cache: cache), threadCount: threads,
-      weightType: weightType, drafts: drafts, progress: { bar.update($0) })
+      directory: directory, attention: try attentionRequest(cache: cache, drafts: speculation?.draftTokenCount ?? 0),
+      threadCount: threads, weightType: weightType, speculation: speculation, progress: { bar.update($0) })
   }
 }

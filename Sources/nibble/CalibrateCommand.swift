@@ -2,6 +2,7 @@ import ArgumentParser
 import Checkpoints
 import Engine
 import KVQuantization
+import ModelFamilies
 import TextCodec
 
 struct CalibrateCommand: ParsableCommand {
@@ -43,7 +44,9 @@ struct CalibrateCommand: ParsableCommand {
     let sample = try text.map { try Console.readFile($0) } ?? CalibrationText.sample
     let tokenizer = try Tokenizer(contentsOf: directory)
     var bar = ProgressBar("calibrating \(directory)")
-    let runtime = try ModelRuntime(directory: directory, threadCount: threads)
+    let hasDraftLayers = try Checkpoint(directory: directory).hasDraftLayers
+    let runtime = try ModelRuntime(
+      directory: directory, threadCount: threads, speculation: hasDraftLayers ? try Speculation() : nil)
     let tokens = tokenizer.encode(sample, addSpecialTokens: true, allowSpecial: true).prefix(maxTokens)
     let calibration = try Calibration(runtime: runtime, tokens: Array(tokens), progress: { bar.update($0) })
 

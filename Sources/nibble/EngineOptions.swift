@@ -1,6 +1,7 @@
 import ArgumentParser
 import Engine
 import KVQuantization
+import ModelFamilies
 import PagedCache
 
 /// How large the KV cache is and how steps are cut; the same flags wherever an engine runs.
@@ -43,9 +44,21 @@ struct EngineOptions: ParsableArguments {
   @Option(help: "Tokens guessed before each check (default: 1).")
   var speculativeNumDraftTokens: Int?
 
+  @Option(help: "Recipe of the draft layers' pages (default: the main model's).")
+  var speculativeDraftKvCacheDtype: String?
+
+  @Option(
+    help: "Recipe of the draft layers' rotary keys (default: the main model's, or bf16 beside a recipe of their own).")
+  var speculativeDraftKvCacheDtypeRope: String?
+
   func validate() throws {
-    guard speculativeNumDraftTokens == nil || speculativeAlgorithm != nil else {
-      throw ValidationError("--speculative-num-draft-tokens needs --speculative-algorithm mtp")
+    let needing = [
+      ("num-draft-tokens", speculativeNumDraftTokens != nil),
+      ("draft-kv-cache-dtype", speculativeDraftKvCacheDtype != nil),
+      ("draft-kv-cache-dtype-rope", speculativeDraftKvCacheDtypeRope != nil),
+    ]
+    if speculativeAlgorithm == nil, let (option, _) = needing.first(where: \.1) {
+      throw ValidationError("--speculative-\(option) needs --speculative-algorithm mtp")
     }
     let sizes = [maxTotalTokens != nil, kvCacheMemory != nil, memFractionStatic != nil].filter { $0 }
     guard sizes.count <= 1 else {
@@ -67,14 +80,18 @@ struct EngineOptions: ParsableArguments {
       maxRunningRequests: maxRunningRequests, maxQueuedRequests: maxQueuedRequests, schedulingPolicy: schedulePolicy,
       sharesPrefixes: !disableRadixCache, swapSpace: try swapSpace.map { try MemorySize($0).bytes } ?? 0,
       contextLength: contextLength, threadCount: model.threads, attentionBackend: model.attentionBackend,
-      speculation: try speculation())
+      speculation: try speculation(main: try cache.recipes()))
     configuration.kvScales = try cache.scales()
     return configuration
   }
 
-  private func speculation() throws -> Speculation? {
+  private func speculation(main: CacheRecipes) throws -> Speculation? {
     try speculativeAlgorithm.map {
-      try Speculation(algorithm: $0, draftTokenCount: speculativeNumDraftTokens ?? 1)
+      let recipe = try speculativeDraftKvCacheDtype.map(KVRecipe.named)
+      let rope = try speculativeDraftKvCacheDtypeRope.map(KVRecipe.named)
+      var recipes = recipe.map { CacheRecipes($0) } ?? main
+      if let rope { recipes.rope = rope }
+      return try Speculation(algorithm: $0, draftTokenCount: speculativeNumDraftTokens ?? 1, recipes: recipes)
     }
   }
 }

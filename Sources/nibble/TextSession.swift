@@ -18,7 +18,7 @@ struct TextSession {
   /// Loads the model of a plan and starts the engine; warnings go to stderr.
   init(_ plan: RunPlan, model: ModelOptions, cache: CacheOptions, engine options: EngineOptions) throws {
     let configuration = try options.configuration(model: model, cache: cache)
-    let runtime = try model.load(cache: cache, drafts: configuration.speculation != nil)
+    let runtime = try model.load(cache: cache, speculation: configuration.speculation)
     let loaded = try LoadedModel(runtime, configuration: configuration, tokenizer: plan.tokenizer)
     directory = plan.directory
     generation = loaded.generation
@@ -54,7 +54,9 @@ struct TextSession {
     if speculation.checks > 0 {
       lines.append(
         "drafts      \(Format.number(speculation.acceptanceRate * 100, digits: 1))% of \(speculation.draftTokens) accepted, "
-          + "\(Format.number(speculation.tokensPerStep, digits: 2)) tokens a step")
+          + "\(Format.number(speculation.tokensPerStep, digits: 2)) tokens a step; their layers keep "
+          + "\(cacheParts.0) \(speculation.draftDtypeK), \(cacheParts.1) \(speculation.draftDtypeV): "
+          + "\(speculation.draftBytesPerToken) of the bytes a token")
     }
     if cache.replacedNonfinite > 0 {
       lines.append("warning: \(cache.replacedNonfinite) values of K or V were NaN or infinite and had to be replaced")

@@ -12,10 +12,13 @@ import Testing
 
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"])
   func rangesAreOrderedAndBecomeScales(model: String) throws {
-    let runtime = try ModelRuntime(directory: "\(Self.models)/\(model)", threadCount: 1)
+    let drafts = model == "tiny-deepseek-v3" ? 1 : 0
+    let runtime = try ModelRuntime(
+      directory: "\(Self.models)/\(model)", threadCount: 1, speculation: drafts > 0 ? try Speculation() : nil)
+    let layerCount = runtime.model.layerCount + drafts
     let calibration = try Calibration(runtime: runtime, tokens: (0..<90).map { Int32($0 * 37 % 4000) })
     #expect(calibration.tokenCount == 90)
-    #expect(calibration.layers.count == runtime.model.layerCount)
+    #expect(calibration.layers.count == layerCount)
     for layer in calibration.layers {
       for side in [layer.key, layer.value] {
         #expect(side.percentiles.half > 0)
@@ -34,7 +37,7 @@ import Testing
     let written = try KVScaleSet(json: calibration.scales(source: "test").json, path: "test")
     #expect(written.convention == .amax)
     let gate = KVScaleGate(
-      key: .nvfp4, value: .nvfp4, isMLA: model.contains("deepseek"), layerCount: runtime.model.layerCount)
+      key: .nvfp4, value: .nvfp4, isMLA: model.contains("deepseek"), layerCount: layerCount)
     let resolved = try gate.resolve(written)
     for (index, layer) in calibration.layers.enumerated() {
       #expect(abs(resolved.layers[index].key - layer.key.amax / 2688) <= 1e-6 * layer.key.amax)
@@ -47,12 +50,12 @@ import Testing
     #expect(throws: EngineError.emptyPrompt) { try Calibration(runtime: runtime, tokens: []) }
   }
 
-  /// The shipped models carry scales of every layer, and automatic resolution finds them.
+  /// The shipped models carry scales of every layer, those for multi-token prediction included, and automatic resolution finds them.
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"])
   func shippedScales(model: String) throws {
     let checkpoint = try Checkpoint(directory: "\(Self.models)/\(model)")
     let found = try #require(try KVScaleSet.found(for: checkpoint))
-    #expect(found.layers.count == checkpoint.configuration.layerCount)
+    #expect(found.layers.count == checkpoint.configuration.layerCount + checkpoint.configuration.nextnLayerCount)
     #expect(found.source.hasSuffix("kv_scales.json"))
   }
 }

@@ -12,10 +12,11 @@ import Testing
     let isMLA = name == "tiny-deepseek-v3"
     let configuration = try EngineConfiguration(
       recipes: CacheRecipes(recipe), pageSize: 32, poolSize: .tokens(1000), contextLength: 500, threadCount: 1,
-      speculation: isMLA ? try Speculation() : nil)
+      speculation: isMLA ? try Speculation(recipes: CacheRecipes(.fp8E4M3)) : nil)
     let attention = AttentionRequest(recipes: configuration.recipes, pageSize: 32)
     let plan = try RunPlan(directory: directory, attention: attention, configuration: configuration)
-    let runtime = try ModelRuntime(directory: directory, attention: attention, threadCount: 1, drafts: isMLA)
+    let runtime = try ModelRuntime(
+      directory: directory, attention: attention, threadCount: 1, speculation: configuration.speculation)
     let loaded = try LoadedModel(runtime, configuration: configuration, tokenizer: plan.tokenizer)
     #expect(plan.scales.layers == loaded.scales)
     #expect(plan.warnings == loaded.warnings)

@@ -1,115 +1,144 @@
-import CPUBackend
 import Checkpoints
 import Engine
 import KVQuantization
 import ModelFamilies
-import Operators
-import PagedCache
 import Testing
 
-/// Speculative decoding changes nothing but the number of steps.
+/// Speculative decoding changes nothing but the number of steps: not a token, not a bit of the logits, not a byte of the cache.
 @Suite struct SpeculationTests {
-  static let repository = String(#filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 })
-  static let small = repository + "/Tests/ModelFamiliesTests/Resources/deepseek-v3"
+  /// Unoptimised kernels are slow: a debug build tries every number of drafts with one recipe alone.
+  #if DEBUG
+    static let counts = [2, 4]
+  #else
+    static let counts = [1, 2, 3, 4]
+  #endif
 
-  /// - Parameters:
-  ///   - drafts: nil runs without speculation.
-  ///   - loadsDraftLayer: whether the cache has the draft layer's part even so.
-  private func engine(
-    _ directory: String = small, recipe: KVRecipe = .nvfp4, drafts: Int?, loadsDraftLayer: Bool = false,
-    poolTokens: Int = 2048, chunk: Int = 64, misguides: Bool = false
-  ) throws -> Engine {
-    let configuration = try EngineConfiguration(
-      recipes: CacheRecipes(recipe), pageSize: 16, poolSize: .tokens(poolTokens), chunkedPrefillSize: chunk,
-      speculation: try drafts.map { try Speculation(draftTokenCount: $0) }, checksIntegrity: true)
-    return try Engine(
-      Self.load(directory, drafts: drafts != nil || loadsDraftLayer, misguides: misguides), configuration: configuration
-    )
+  /// Every recipe, latents with and without rotary keys of their own recipe, one to four drafts, alone and in a batch, both backends.
+  /// Half of the drafts are spoilt, so that every check has something to reject.
+  @Test(arguments: KVRecipe.allCases, [true, false])
+  func changesNothing(recipe: KVRecipe, isFast: Bool) async throws {
+    try await check(
+      SpeculationRig(recipes: CacheRecipes(recipe), isFast: isFast, misguides: true),
+      counts: recipe == .nvfp4 ? [1, 2, 3, 4] : Self.counts)
   }
 
-  private static func load(_ directory: String, drafts: Bool, misguides: Bool) throws -> sending LoadedModel {
-    let workers = WorkerPool(threadCount: 2)
-    nonisolated(unsafe) let model = try ModelLoader.load(
-      try Checkpoint(directory: directory),
-      operators: CPUOperators(attention: FastAttention(workers: workers), workers: workers), drafts: drafts)
-    if misguides, let drafting = model as? any DraftingModel {
-      return LoadedModel(model: MisguidedModel(drafting), fingerprint: "test", arithmetic: "test")
-    }
-    return LoadedModel(model: model, fingerprint: "test", arithmetic: "test")
+  @Test(arguments: [(KVRecipe.nvfp4, KVRecipe.nvfp4), (.fp8E4M3, .fp8E4M3), (.mxfp4, .fp4MXBlock16), (.bf16, .mxfp4)])
+  func rotaryKeysOfAnyRecipe(latent: KVRecipe, rope: KVRecipe) async throws {
+    let recipes = CacheRecipes(key: latent, value: latent, rope: rope)
+    try await check(SpeculationRig(recipes: recipes, misguides: true), counts: [3])
   }
 
-  private func requests(sampled: Bool, maxTokens: Int = 20) throws -> [Request] {
-    try [3, 16, 30, 41].enumerated().map { index, length in
-      try request(
-        prompt(index, length: length, vocabulary: 128), maxTokens: maxTokens + index,
-        seed: sampled ? UInt64(index) : nil)
-    }
+  /// The draft layers' pages have recipes of their own, and there may be more layers than one.
+  @Test(arguments: ["deepseek-v3", "deepseek-v3-mtp2"], [KVRecipe.f32, .bf16, .fp8E4M3, .mxfp4])
+  func draftPagesOfAnyRecipe(model: String, recipe: KVRecipe) async throws {
+    let rig = SpeculationRig(model: model, draftRecipes: CacheRecipes(recipe), misguides: true)
+    try await check(rig, counts: Self.counts)
+    let speculation = try rig.engine(drafts: 1).statistics().speculation
+    let layers = model == "deepseek-v3" ? 1 : 2
+    let rope: KVRecipe = recipe == .f32 ? .f32 : .bf16
+    #expect(speculation.draftDtypeK == recipe.name && speculation.draftDtypeV == rope.name)
+    #expect(
+      speculation.draftBytesPerToken == layers * (recipe.rowBytes(dimension: 64) + rope.rowBytes(dimension: 32)))
   }
 
-  @Test(arguments: KVRecipe.allCases)
-  func sameTokensAndLogits(recipe: KVRecipe) async throws {
-    let requests = try requests(sampled: false)
-    let plain = try await engine(recipe: recipe, drafts: nil).outcomes(ofAll: requests)
-    for count in 1...4 {
-      let engine = try engine(recipe: recipe, drafts: count)
-      #expect(try await engine.outcomes(ofAll: requests) == plain, "\(count) drafts, in a batch")
-      #expect(engine.statistics().speculation.draftTokens > 0)
+  private func check(_ rig: SpeculationRig, counts: [Int]) async throws {
+    // Answers that stop early leave drafts behind them; the others' last drafts end with the answer.
+    let requests = try await rig.stopping(rig.requests())
+    let plain = try await rig.engine(drafts: nil).outcomes(ofAll: requests)
+    #expect(plain.map(\.reason) == [.length, .stop, .stop, .stop])
+    let stored = try zip(requests, plain).map { try rig.expected($0, $1) }
+    for count in counts {
+      let together = try rig.engine(drafts: count)
+      #expect(try await together.outcomes(ofAll: requests) == plain, "\(count) drafts, in a batch")
+      let speculation = together.statistics().speculation
+      #expect(speculation.acceptedTokens < speculation.draftTokens)
+      let alone = try rig.engine(drafts: count)
+      for (index, request) in requests.enumerated() {
+        #expect(try await alone.outcome(of: request) == plain[index], "\(count) drafts, alone")
+        for engine in [together, alone] {
+          #expect(try await rig.stored(request, plain[index], in: engine) == stored[index], "\(count) drafts")
+        }
+      }
     }
-    let alone = try engine(recipe: recipe, drafts: 3)
-    for (request, outcome) in zip(requests, plain) { #expect(try await alone.outcome(of: request) == outcome) }
   }
 
   @Test func sameDrawsWithASeed() async throws {
-    let requests = try requests(sampled: true)
-    let plain = try await engine(drafts: nil).outcomes(ofAll: requests)
-    #expect(try await engine(drafts: 3).outcomes(ofAll: requests) == plain)
+    let rig = SpeculationRig()
+    let requests = try rig.requests(sampled: true)
+    let plain = try await rig.engine(drafts: nil).outcomes(ofAll: requests)
+    #expect(try await rig.engine(drafts: 3).outcomes(ofAll: requests) == plain)
   }
 
-  /// A pool that makes requests give way, choices that part after a prompt, drafts right and wrong.
-  @Test func underPressure() async throws {
-    var requests = try requests(sampled: true, maxTokens: 30)
+  /// A pool that makes requests give way, by swap and by computing again in several steps; choices that part after a prompt.
+  @Test(arguments: [("deepseek-v3", true, 0), ("deepseek-v3", false, 0), ("deepseek-v3-mtp2", false, 1 << 20)])
+  func underPressure(model: String, sharesPrefixes: Bool, swap: Int) async throws {
+    let plainRig = SpeculationRig(model: model)
+    var requests = try plainRig.requests(sampled: true, maxTokens: 30)
     requests.append(try request(prompt(9, length: 20, vocabulary: 128), maxTokens: 24, seed: 5))
-    let plain = try await engine(drafts: nil).outcomes(ofAll: requests)
-    let small = try engine(drafts: 4, poolTokens: 112, chunk: 16, misguides: true)
+    let plain = try await plainRig.engine(drafts: nil).outcomes(ofAll: requests)
+    let rig = SpeculationRig(
+      model: model, misguides: true, poolTokens: 112, chunk: 9, swap: swap, sharesPrefixes: sharesPrefixes)
+    let small = try rig.engine(drafts: 4)
     #expect(try await small.outcomes(ofAll: requests) == plain)
     #expect(small.statistics().preemptions > 0)
+    #expect(swap == 0 || small.statistics().swapOuts > 0)
 
     var forked = try request(prompt(7, length: 21, vocabulary: 128), maxTokens: 15, seed: 3)
     forked.choiceCount = 3
-    let expected = try await engine(drafts: nil).outcomes(of: forked)
-    #expect(try await engine(drafts: 2, misguides: true).outcomes(of: forked) == expected)
+    let expected = try await plainRig.engine(drafts: nil).outcomes(of: forked)
+    #expect(try await SpeculationRig(model: model, misguides: true).engine(drafts: 2).outcomes(of: forked) == expected)
   }
 
-  /// The cache after an answer holds what it would hold if nothing had ever been drafted, byte for byte.
-  @Test(arguments: [KVRecipe.bf16, .fp8E4M3, .nvfp4, .mxfp4])
-  func rejectedDraftsLeaveNoTrace(recipe: KVRecipe) async throws {
-    let tokens = prompt(1, length: 21, vocabulary: 128)
-    var stored: [[UInt8]] = []
-    for drafts in [nil, 4] as [Int?] {
-      let engine = try engine(recipe: recipe, drafts: drafts, loadsDraftLayer: true, misguides: true)
-      let answer = try await engine.outcome(of: request(tokens, maxTokens: 17)).tokens
-      stored.append(try #require(try await engine.cachedBytes(of: tokens + answer.dropLast())))
-      let speculation = engine.statistics().speculation
-      #expect(drafts == nil || speculation.acceptedTokens < speculation.draftTokens)
-    }
-    // The draft layer, the last of three in each page, is what the first engine doesn't fill.
-    let recordBytes = stored[0].count / (3 * 3)
-    for page in 0..<3 {
-      let main = page * 3 * recordBytes..<(page * 3 + 2) * recordBytes
-      #expect(stored[0][main] == stored[1][main], "page \(page)")
-    }
-    // Both fill it alike, however many they draft.
-    let one = try engine(recipe: recipe, drafts: 1)
-    let answer = try await one.outcome(of: request(tokens, maxTokens: 17)).tokens
-    #expect(try await one.cachedBytes(of: tokens + answer.dropLast()) == stored[1])
+  // MARK: Prefixes
+
+  /// A prompt that goes on from a cached one, whole pages or a part, leaves the pages that it would leave by itself: the draft
+  /// layers' too, though no hidden state is cached.
+  @Test(arguments: ["deepseek-v3", "deepseek-v3-mtp2"], [1, 2, 16, 21, 32, 47])
+  func goesOnFromACachedPrefix(model: String, cached: Int) async throws {
+    let rig = SpeculationRig(model: model, draftRecipes: CacheRecipes(.fp8E4M3), misguides: true)
+    let tokens = prompt(3, length: 50, vocabulary: 128)
+    let whole = try request(tokens, maxTokens: 12)
+    let plain = try await rig.engine(drafts: nil).outcome(of: whole)
+    let engine = try rig.engine(drafts: 2)
+    _ = try await engine.outcome(of: request(Array(tokens.prefix(cached)) + [5, 6, 7], maxTokens: 5))
+    #expect(try await engine.outcome(of: whole) == plain)
+    #expect(engine.statistics().cachedPromptTokens > 0)
+    #expect(try await rig.stored(whole, plain, in: engine) == rig.expected(whole, plain))
   }
+
+  /// Saved prefixes carry the draft layers' pages, and say so where they don't fit.
+  @Test func savedPrefixesCarryDraftPages() async throws {
+    let path = "/tmp/nibble-speculation-\(UInt64.random(in: 0...UInt64.max)).kv"
+    defer { unlink(path) }
+    let rig = SpeculationRig(model: "deepseek-v3-mtp2", draftRecipes: CacheRecipes(.mxfp4))
+    let tokens = prompt(4, length: 45, vocabulary: 128)
+    try await rig.engine(drafts: 2).save(prefix: .tokens(tokens), to: path)
+    let engine = try rig.engine(drafts: 3)
+    try await engine.load(from: path)
+    let request = try request(tokens + [9], maxTokens: 12)
+    let plain = try await rig.engine(drafts: nil).outcome(of: request)
+    #expect(try await engine.outcome(of: request) == plain)
+    #expect(engine.statistics().cachedPromptTokens == tokens.count)
+    #expect(try await rig.stored(request, plain, in: engine) == rig.expected(request, plain))
+
+    var other = rig
+    other.draftRecipes = nil
+    for engine in [try other.engine(drafts: 2), try other.engine(drafts: nil)] {
+      do {
+        try await engine.load(from: path)
+        Issue.record("took draft pages of another recipe")
+      } catch { #expect("\(error)".contains("draft_")) }
+    }
+  }
+
+  // MARK: Models
 
   /// The trained model guesses right most of the time.
   @Test func acceptsGoodDrafts() async throws {
-    let directory = Self.repository + "/Models/tiny-deepseek-v3"
-    let loaded = try ModelRuntime(directory: directory, drafts: true)
+    let directory = SpeculationRig.repository + "/Models/tiny-deepseek-v3"
     let configuration = try EngineConfiguration(
       recipes: CacheRecipes(.nvfp4), pageSize: 16, poolSize: .tokens(512), speculation: try Speculation())
+    let loaded = try ModelRuntime(directory: directory, speculation: configuration.speculation)
     let engine = try Engine(LoadedModel(loaded, configuration: configuration), configuration: configuration)
     let problem =
       "There are 50 badges on the table in front of Tara. Vic gives Tara 69 more. How many badges does Tara have now?"
@@ -128,9 +157,8 @@ import Testing
   }
 
   @Test func needsADraftLayer() throws {
-    #expect(throws: CheckpointError.self) {
-      try engine(Self.repository + "/Tests/ModelFamiliesTests/Resources/qwen3", drafts: 1)
-    }
+    #expect(throws: CheckpointError.self) { try SpeculationRig(model: "qwen3").engine(drafts: 1) }
+    #expect(throws: CheckpointError.self) { try SpeculationRig(model: "deepseek-v2").engine(drafts: 1) }
     #expect(throws: EngineError.self) {
       try Engine(
         LoadedModel(model: FakeModel(), fingerprint: "fake", arithmetic: "fake"),
@@ -138,127 +166,10 @@ import Testing
     }
     #expect(throws: EngineError.self) { try Speculation(draftTokenCount: 0) }
   }
-
-  // MARK: Distribution
-
-  /// Sampled pairs of tokens follow the model's distribution, not the drafts': chi-square over all transitions of a chain whose
-  /// draft layer believes in other odds.
-  @Test(arguments: [nil, 1, 3])
-  func keepsTheDistribution(drafts: Int?) async throws {
-    let engine = try Engine(
-      LoadedModel(model: MarkovModel(), fingerprint: "markov", arithmetic: "fake"),
-      configuration: try EngineConfiguration(
-        pageSize: 16, poolSize: .tokens(4096), speculation: try drafts.map { try Speculation(draftTokenCount: $0) }))
-    let size = MarkovModel.size
-    var counts = [Double](repeating: 0, count: size * size)
-    for seed in 0..<40 {
-      let tokens = try await engine.outcome(of: request([0], maxTokens: 200, seed: UInt64(seed))).tokens
-      for (before, after) in zip([0] + tokens, tokens) { counts[Int(before) * size + Int(after)] += 1 }
-    }
-    var statistic = 0.0
-    for before in 0..<size {
-      let row = before * size..<(before + 1) * size
-      let total = counts[row].reduce(0, +)
-      for (count, probability) in zip(counts[row], MarkovModel.probabilities(after: before)) {
-        statistic += (count - total * probability) * (count - total * probability) / (total * probability)
-      }
-    }
-    // 30 degrees of freedom: 1 in 1000 lies above 59.7.
-    #expect(statistic < 59.7)
-    let speculation = engine.statistics().speculation
-    #expect(drafts == nil || (0.03...0.4).contains(speculation.acceptanceRate))
-  }
 }
 
-/// Spoils every other draft.
-private final class MisguidedModel: DraftingModel {
-  let model: any DraftingModel
-  private var calls = 0
-
-  init(_ model: any DraftingModel) { self.model = model }
-
-  var vocabularySize: Int { model.vocabularySize }
-  var layerCount: Int { model.layerCount }
-  var contextLimit: Int { model.contextLimit }
-  var hiddenSize: Int { model.hiddenSize }
-
-  func cacheLayout(_ recipes: CacheRecipes, pageSize: Int) throws(PagedCacheError) -> CacheLayout {
-    try model.cacheLayout(recipes, pageSize: pageSize)
-  }
-
-  func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
-    try model.forward(batch, pool: pool, logits: logits)
-  }
-
-  func forward(
-    _ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>,
-    previousHidden: UnsafeBufferPointer<Float>, hidden: UnsafeMutableBufferPointer<Float>
-  ) throws {
-    try model.forward(batch, pool: pool, logits: logits, previousHidden: previousHidden, hidden: hidden)
-  }
-
-  func draft(
-    _ batch: StepBatch, pool: PagePool, previousHidden: UnsafeBufferPointer<Float>,
-    logits: UnsafeMutableBufferPointer<Float>, hidden: UnsafeMutableBufferPointer<Float>
-  ) throws {
-    try model.draft(batch, pool: pool, previousHidden: previousHidden, logits: logits, hidden: hidden)
-    calls += 1
-    if calls % 2 == 0 { for index in logits.indices { logits[index] = -logits[index] } }
-  }
-}
-
-/// A chain: the next token depends on the last one alone.
-private final class MarkovModel: DraftingModel {
-  static let size = 6
-  let vocabularySize = size
-  let layerCount = 1
-  let contextLimit = 4096
-  let hiddenSize = 1
-
-  private static func logit(_ before: Int, _ after: Int) -> Float { Float((before * 5 + after * 3) % 7) * 0.35 }
-
-  static func probabilities(after before: Int) -> [Double] {
-    let weights = (0..<size).map { power(Double(logit(before, $0))) }
-    let total = weights.reduce(0, +)
-    return weights.map { $0 / total }
-  }
-
-  /// e to the x, by its series.
-  private static func power(_ x: Double) -> Double {
-    var (sum, term) = (1.0, 1.0)
-    for index in 1..<30 {
-      term *= x / Double(index)
-      sum += term
-    }
-    return sum
-  }
-
-  func cacheLayout(_ recipes: CacheRecipes, pageSize: Int) throws(PagedCacheError) -> CacheLayout {
-    .mha(try MHALayout(kvHeadCount: 1, headDimension: 32, pageSize: pageSize, recipeK: .bf16, recipeV: .bf16))
-  }
-
-  private func fill(_ batch: StepBatch, _ logits: UnsafeMutableBufferPointer<Float>, shift: Int) {
-    for (index, row) in batch.logitsRows.enumerated() {
-      let token = Int(batch.tokenIDs[Int(row)])
-      for after in 0..<Self.size { logits[index * Self.size + after] = Self.logit(token, after + shift) }
-    }
-  }
-
-  func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
-    fill(batch, logits, shift: 0)
-  }
-
-  func forward(
-    _ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>,
-    previousHidden: UnsafeBufferPointer<Float>, hidden: UnsafeMutableBufferPointer<Float>
-  ) throws {
-    fill(batch, logits, shift: 0)
-  }
-
-  func draft(
-    _ batch: StepBatch, pool: PagePool, previousHidden: UnsafeBufferPointer<Float>,
-    logits: UnsafeMutableBufferPointer<Float>, hidden: UnsafeMutableBufferPointer<Float>
-  ) throws {
-    fill(batch, logits, shift: 3)
-  }
-}
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif

@@ -6,7 +6,7 @@ import Operators
 import PagedCache
 import Testing
 
-/// The layer for multi-token prediction.
+/// The layers for multi-token prediction.
 @Suite struct DraftLayerTests {
   private func load(_ directory: String) throws -> any DraftingModel {
     let model = try ModelLoader.load(
@@ -15,13 +15,13 @@ import Testing
     return try #require(model as? any DraftingModel)
   }
 
-  private func pool(_ model: any DraftingModel, _ recipes: CacheRecipes, scales: [DecodeScales]? = nil, tokens: Int)
-    throws
-    -> PagePool
-  {
+  /// A pool of some layers, with the last of `scales`.
+  private func pool(
+    _ model: any DraftingModel, _ recipes: CacheRecipes, layers: Int, scales: [DecodeScales]? = nil, tokens: Int
+  ) throws -> PagePool {
     try PagePool(
-      layout: try model.cacheLayout(recipes, pageSize: 16), layerCount: model.layerCount, pageCount: (tokens + 15) / 16,
-      scales: scales ?? Array(repeating: .one, count: model.layerCount))
+      layout: try model.cacheLayout(recipes, pageSize: 16), layerCount: layers, pageCount: (tokens + 15) / 16,
+      scales: scales ?? Array(repeating: .one, count: layers))
   }
 
   private func batch(_ tokens: ArraySlice<Int32>, start: Int, pool: PagePool) -> StepBatch {
@@ -30,87 +30,102 @@ import Testing
     return batch
   }
 
-  /// Runs the main layers; the result is [tokens, hidden size].
-  private func hiddenStates(
-    _ model: any DraftingModel, _ tokens: [Int32], pool: PagePool, chunk: Int
-  ) throws -> [Float] {
-    var all = [Float](repeating: 0, count: model.hiddenSize)
-    for start in stride(from: 0, to: tokens.count, by: chunk) {
-      let end = min(start + chunk, tokens.count)
-      var states = [Float](repeating: 0, count: (end - start) * model.hiddenSize)
-      var logits = [Float](repeating: 0, count: (end - start) * model.vocabularySize)
-      let previous = Array(all.suffix(model.hiddenSize))
-      try logits.withUnsafeMutableBufferPointer { logits in
-        try states.withUnsafeMutableBufferPointer { states in
-          try previous.withUnsafeBufferPointer { previous in
-            try model.forward(
-              batch(tokens[start..<end], start: start, pool: pool), pool: pool, logits: logits,
-              previousHidden: previous, hidden: states)
-          }
-        }
+  /// The main model's hidden states [tokens, hidden size].
+  private func hiddenStates(_ model: any DraftingModel, _ tokens: [Int32], pool: PagePool) throws -> [Float] {
+    var states = [Float](repeating: 0, count: tokens.count * model.hiddenSize)
+    var logits = [Float](repeating: 0, count: tokens.count * model.vocabularySize)
+    try logits.withUnsafeMutableBufferPointer { logits in
+      try states.withUnsafeMutableBufferPointer { states in
+        try model.forward(batch(tokens[...], start: 0, pool: pool), pool: pool, logits: logits, hidden: states)
       }
-      all += states
     }
-    return Array(all.dropFirst(model.hiddenSize))
+    return states
   }
 
-  /// Logits [tokens, vocabulary] of the draft layer.
+  /// Logits [tokens, vocabulary] and hidden states [tokens, hidden size] of a draft layer.
   private func drafts(
-    _ model: any DraftingModel, _ tokens: ArraySlice<Int32>, start: Int, previous: [Float], pool: PagePool
-  ) throws -> [Float] {
+    _ model: any DraftingModel, layer: Int = 0, _ tokens: ArraySlice<Int32>, start: Int, previous: [Float],
+    pool: PagePool
+  ) throws -> (logits: [Float], states: [Float]) {
     var logits = [Float](repeating: 0, count: tokens.count * model.vocabularySize)
     var states = [Float](repeating: 0, count: tokens.count * model.hiddenSize)
     try logits.withUnsafeMutableBufferPointer { logits in
       try states.withUnsafeMutableBufferPointer { states in
         try previous.withUnsafeBufferPointer { previous in
           try model.draft(
-            batch(tokens, start: start, pool: pool), pool: pool, previousHidden: previous, logits: logits,
-            hidden: states)
+            batch(tokens, start: start, pool: pool), layer: layer, pool: pool, previousHidden: previous,
+            logits: logits, hidden: states)
         }
       }
     }
-    return logits
+    return (logits, states)
   }
 
-  /// Against transformers' decoder layer between the projections, every run.
-  @Test(arguments: ["deepseek-v3", "tiny-deepseek-v3"])
+  /// Against transformers' decoder layer between the projections, every run and every draft layer.
+  @Test(arguments: ["deepseek-v3", "deepseek-v3-mtp2", "tiny-deepseek-v3"])
   func matchesReference(name: String) throws {
     let isShipped = name.hasPrefix("tiny")
     let golden = try GoldenLogits(name).prefix(isShipped && LogitsGoldenTests.isDebug ? 40 : .max)
     let model = try load("\(isShipped ? GoldenLogits.models : GoldenLogits.resources)/\(name)")
     let count = golden.tokens.count
     for (index, run) in golden.runs.enumerated() where !isShipped || index % 3 == 1 {
+      #expect(run.drafts.count == model.draftLayerCount)
       let recipes = CacheRecipes(key: run.recipes.first, value: run.recipes.second, rope: run.recipes.second)
-      let states = try hiddenStates(
-        model, golden.tokens, pool: try pool(model, recipes, scales: run.scales, tokens: count), chunk: count)
-      // The reference's draft layer sees no first token without a predecessor: positions begin with the second.
-      let logits = try drafts(
-        model, golden.tokens.dropFirst(), start: 0, previous: Array(states.dropLast(model.hiddenSize)),
-        pool: try pool(model, recipes, scales: run.scales, tokens: count))
-      let errors = golden.errors(logits, vocabulary: model.vocabularySize, expected: try #require(run.draft))
-      #expect(errors[errors.count / 2] <= (run.isExact ? 1e-3 : 2e-3), "median of \(name) \(run)")
-      #expect(errors[errors.count - 1] <= (run.isExact ? 1e-3 : 3e-2), "worst of \(name) \(run)")
+      var states = try hiddenStates(
+        model, golden.tokens,
+        pool: try pool(
+          model, recipes, layers: model.layerCount, scales: run.scales.map { Array($0.prefix(model.layerCount)) },
+          tokens: count))
+      let scales = run.scales.map { Array($0.suffix(model.draftLayerCount)) }
+      for (layer, expected) in run.drafts.enumerated() {
+        // The reference's layers see no tokens without a predecessor: positions begin with the second, then the third.
+        let result = try drafts(
+          model, layer: layer, golden.tokens.dropFirst(layer + 1), start: 0,
+          previous: states.dropLast(model.hiddenSize),
+          pool: try pool(model, recipes, layers: model.draftLayerCount, scales: scales, tokens: count))
+        let errors = golden.errors(result.logits, vocabulary: model.vocabularySize, expected: expected)
+        #expect(
+          errors[errors.count / 2] <= (run.isExact ? 1e-3 : 2e-3), "median of \(name) \(run), draft layer \(layer)")
+        #expect(
+          errors[errors.count - 1] <= (run.isExact ? 1e-3 : 3e-2), "worst of \(name) \(run), draft layer \(layer)")
+        states = result.states
+      }
     }
   }
 
-  /// What the draft layer stores beside the main layers is what it would store by itself, in any chunks.
-  @Test(arguments: [KVRecipe.f32, .nvfp4])
-  func followsTheMainLayers(recipe: KVRecipe) throws {
-    let model = try load("\(GoldenLogits.resources)/deepseek-v3")
-    let tokens = Array(try GoldenLogits("deepseek-v3").tokens.prefix(37))
-    let recipes = CacheRecipes(recipe)
-    let alone = try pool(model, recipes, tokens: tokens.count)
-    let states = try hiddenStates(model, tokens, pool: alone, chunk: tokens.count)
-    let shifted = Array(repeating: 0, count: model.hiddenSize) + states.dropLast(model.hiddenSize)
-    let expected = try drafts(model, tokens[...], start: 0, previous: shifted, pool: alone)
-      .suffix(model.vocabularySize).map(\.bitPattern)
-    for chunk in [1, 5, tokens.count - 1] {
-      let pool = try pool(model, recipes, tokens: tokens.count)
-      _ = try hiddenStates(model, tokens.dropLast(), pool: pool, chunk: chunk)
-      let logits = try drafts(
-        model, tokens.suffix(1), start: tokens.count - 1, previous: shifted.suffix(model.hiddenSize), pool: pool)
-      #expect(logits.map(\.bitPattern) == expected, "chunks of \(chunk)")
+  /// What draft layers store beside the main layers is what they would store by themselves, in any chunks, with recipes of their own.
+  @Test(arguments: [KVRecipe.f32, .nvfp4], ["deepseek-v3", "deepseek-v3-mtp2"])
+  func followTheMainLayers(recipe: KVRecipe, name: String) throws {
+    let model = try load("\(GoldenLogits.resources)/\(name)")
+    let tokens = Array(try GoldenLogits(name).tokens.prefix(37))
+    func mainPool() throws -> PagePool {
+      try pool(model, CacheRecipes(.bf16), layers: model.layerCount, tokens: tokens.count)
     }
+    func draftPool() throws -> PagePool {
+      try pool(model, CacheRecipes(recipe), layers: model.draftLayerCount, tokens: tokens.count)
+    }
+    let alone = try draftPool()
+    var states = try hiddenStates(model, tokens, pool: try mainPool())
+    for layer in 0..<model.draftLayerCount {
+      let shifted = Array(repeating: 0, count: model.hiddenSize) + states.dropLast(model.hiddenSize)
+      states = try drafts(model, layer: layer, tokens[...], start: 0, previous: shifted, pool: alone).states
+    }
+    for chunk in [1, 5, tokens.count] {
+      let (main, own) = (try mainPool(), try draftPool())
+      var sequence = DraftedSequence(model, pool: own)
+      var logits = [Float](repeating: 0, count: chunk * model.vocabularySize)
+      for start in stride(from: 0, to: tokens.count, by: chunk) {
+        let part = tokens[start..<min(start + chunk, tokens.count)]
+        try logits.withUnsafeMutableBufferPointer { logits in
+          try sequence.forward(batch(part, start: start, pool: main), pool: main, logits: logits)
+        }
+      }
+      #expect(contents(own) == contents(alone), "chunks of \(chunk)")
+    }
+  }
+
+  private func contents(_ pool: PagePool) -> [UInt8] {
+    Array(UnsafeRawBufferPointer(start: pool.base, count: pool.byteCount))
   }
 
   /// The main model's logits don't know of the draft layer.
@@ -127,11 +142,22 @@ import Testing
     let model = try load("\(GoldenLogits.resources)/deepseek-v3")
     let tokens = try GoldenLogits("deepseek-v3").tokens
     func bytes(_ tokens: [Int32], erasing: Range<Int>) throws -> [UInt8] {
-      let pool = try pool(model, CacheRecipes(.nvfp4), tokens: 48)
-      _ = try hiddenStates(model, tokens, pool: pool, chunk: tokens.count)
+      let pool = try pool(model, CacheRecipes(.nvfp4), layers: model.layerCount, tokens: 48)
+      _ = try hiddenStates(model, tokens, pool: pool)
       pool.erase(erasing, pages: 0..<Int32(pool.pageCount))
-      return Array(UnsafeRawBufferPointer(start: pool.base, count: pool.byteCount))
+      return contents(pool)
     }
     #expect(try bytes(Array(tokens.prefix(41)), erasing: 13..<41) == bytes(Array(tokens.prefix(13)), erasing: 0..<0))
+  }
+
+  @Test func namesWhatIsMissing() throws {
+    let model = try load("\(GoldenLogits.resources)/deepseek-v3")
+    let pool = try pool(model, CacheRecipes(.bf16), layers: 1, tokens: 16)
+    let none = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
+    #expect(throws: DraftError.noDraftLayer(1, count: 1)) {
+      try model.draft(
+        batch([1], start: 0, pool: pool), layer: 1, pool: pool, previousHidden: UnsafeBufferPointer(none), logits: none,
+        hidden: none)
+    }
   }
 }

@@ -14,8 +14,8 @@ struct GoldenLogits {
     let scales: [DecodeScales]?
     /// [positions, columns]
     var logits: [Float]
-    /// [positions - 1, columns] of the multi-token-prediction layer, where there is one.
-    var draft: [Float]?
+    /// [positions - 1 - layer, columns] of each layer for multi-token prediction.
+    var drafts: [[Float]]
 
     var isExact: Bool { recipes.first == .f32 && recipes.second == .f32 }
     var description: String {
@@ -58,7 +58,7 @@ struct GoldenLogits {
       }
       return Run(
         recipes: (recipes[0], recipes[1]), scales: scales, logits: try values(tensor, Float.self),
-        draft: file.contains("draft." + run) ? try values("draft." + run, Float.self) : nil)
+        drafts: try (0..<8).map { "draft\($0).\(run)" }.filter(file.contains).map { try values($0, Float.self) })
     }
   }
 
@@ -71,7 +71,9 @@ struct GoldenLogits {
     let kept = result.positions.count * columns.count
     for index in runs.indices {
       result.runs[index].logits = Array(runs[index].logits.prefix(kept))
-      result.runs[index].draft = runs[index].draft.map { Array($0.prefix(kept - columns.count)) }
+      result.runs[index].drafts = runs[index].drafts.enumerated().map { layer, logits in
+        Array(logits.prefix(kept - (layer + 1) * columns.count))
+      }
     }
     return result
   }

@@ -54,6 +54,10 @@ CHECKPOINTS = {
                              v_head_dim=16), 1),
     "deepseek-v3": (deepseek(3, num_attention_heads=1, num_key_value_heads=1, rope_scaling=YARN_MLA | dict(mscale_all_dim=1.0),
                              num_nextn_predict_layers=1), 2),
+    # Two layers for multi-token prediction; 8 heads, three groups of which two are used, queries not compressed.
+    "deepseek-v3-mtp2": (deepseek(3, num_attention_heads=8, num_key_value_heads=8, q_lora_rank=None, num_hidden_layers=1,
+                                  first_k_dense_replace=0, n_routed_experts=6, n_group=3, num_experts_per_tok=2,
+                                  qk_nope_head_dim=16, v_head_dim=16, num_nextn_predict_layers=2), 1),
     # 128 heads, and E4M3 weights with one factor per 128 x 128 block, as the published V3 files have.
     "deepseek-v3-fp8": (deepseek(3, num_attention_heads=128, num_key_value_heads=128, num_hidden_layers=1, q_lora_rank=32,
                                  kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=32, v_head_dim=8,

@@ -4,7 +4,7 @@
   tokens [T] int32, positions [n] int32, columns [c] int32: which logits are kept
   logits.<first>+<second>[.scaled] [n, c] float32: recipes of keys and values, or of MLA's latent and rotary key
   scales.<first>+<second>.scaled [layers, 2] float32: the decode scales of that run; without them they are 1
-  draft.<first>+<second> [n, c] float32: logits of the first multi-token-prediction layer, for checkpoints that have one
+  draft<k>.<first>+<second> [n - 1 - k, c] float32: logits of multi-token-prediction layer k, for checkpoints that have them
 """
 
 import json
@@ -80,19 +80,22 @@ def load(config, tensors):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="through_cache", experts_implementation="eager",
             output_loading_info=True)
-    draft_prefix = f"model.layers.{config['num_hidden_layers']}."
+    count = config["num_hidden_layers"]
+    prefixes = tuple(f"model.layers.{count + k}." for k in range(config.get("num_nextn_predict_layers", 0)))
     assert not report["missing_keys"] and not report["mismatched_keys"], report
-    assert all(k.startswith(draft_prefix) for k in report["unexpected_keys"]), report
+    assert all(k.startswith(prefixes) for k in report["unexpected_keys"]), report
     layers = list(model.model.layers)
-    draft = draft_layer(model, {k[len(draft_prefix):]: v for k, v in tensors.items() if k.startswith(draft_prefix)}, layers[-1])
-    for index, layer in enumerate(layers + ([draft.layer] if draft else [])):
+    drafts = torch.nn.ModuleList(
+        draft_layer(model, {k[len(p):]: v for k, v in tensors.items() if k.startswith(p)}, layers[-1], count + n)
+        for n, p in enumerate(prefixes))
+    for index, layer in enumerate(layers + [d.layer for d in drafts]):
         if hasattr(layer.self_attn, "kv_a_layernorm"):
             latent_hook(layer.self_attn.kv_a_layernorm, index)
-    return model.eval(), draft
+    return model.eval(), drafts
 
 
 class Draft(torch.nn.Module):
-    """The multi-token-prediction layer: hidden state of token i and the embedding of token i + 1 predict token i + 2."""
+    """A multi-token-prediction layer: hidden states and the embeddings of the tokens after them predict those after that."""
 
     def __init__(self, model, tensors, layer):
         super().__init__()
@@ -103,17 +106,16 @@ class Draft(torch.nn.Module):
 
     def forward(self, tokens, hidden):
         embedding = self.model.model.embed_tokens(tokens)
-        x = torch.cat([self.norm("enorm", embedding[:, 1:]), self.norm("hnorm", hidden[:, :-1])], -1)
+        x = torch.cat([self.norm("enorm", embedding), self.norm("hnorm", hidden)], -1)
         x = x @ self.tensors["eh_proj.weight"].T.to(x.dtype)
         positions = torch.arange(x.shape[1])[None]
         x = self.layer(x, position_embeddings=self.model.model.rotary_emb(x, positions), attention_mask=None)
-        return self.model.lm_head(self.norm("shared_head.norm", x))
+        x = self.norm("shared_head.norm", x)
+        return self.model.lm_head(x), x
 
 
-def draft_layer(model, tensors, like):
-    if not tensors:
-        return None
-    layer = type(like)(model.config, model.config.num_hidden_layers)
+def draft_layer(model, tensors, like, index):
+    layer = type(like)(model.config, index)
     own = {k: v for k, v in tensors.items() if k in layer.state_dict()}
     for kind in ("gate", "up", "down"):  # transformers stacks the experts
         rows = [tensors[f"mlp.experts.{e}.{kind}_proj.weight"] for e in range(model.config.n_routed_experts)]
@@ -125,9 +127,15 @@ def draft_layer(model, tensors, like):
 
 
 @torch.no_grad()
-def run(model, draft, tokens):
-    hidden = model.model(tokens[None], use_cache=False).last_hidden_state
-    return model.lm_head(hidden)[0].float(), draft(tokens[None], hidden)[0].float() if draft else None
+def run(model, drafts, tokens):
+    tokens, later = tokens[None], []
+    hidden = model.model(tokens, use_cache=False).last_hidden_state
+    logits = model.lm_head(hidden)[0].float()
+    for draft in drafts:
+        tokens = tokens[:, 1:]
+        guess, hidden = draft(tokens, hidden[:, :-1])
+        later.append(guess[0].float())
+    return logits, later
 
 
 def distance(a, b):
@@ -138,18 +146,18 @@ class OnTheEdge(Exception):
     """Float32 and float64 disagree: some value lies so near the border of two codes that noise decides, and all later layers follow."""
 
 
-def golden(config, model, draft, tokens, positions, columns):
+def golden(config, model, drafts, tokens, positions, columns):
     out = dict(tokens=tokens.int(), positions=positions.int(), columns=columns.int())
-    layers = config["num_hidden_layers"] + (1 if draft else 0)
+    layers = config["num_hidden_layers"] + len(drafts)
     exact = None
     for first, second, scales in MLA_RUNS if "kv_lora_rank" in config else GQA_RUNS:
         cache.first, cache.second = first, second
         # Another factor in each layer, so that one layer's scale in another's place shows.
         cache.scales = None if scales is None else torch.tensor(scales) * torch.linspace(1, 1.7, layers)[:, None]
         name = f"{first}+{second}" + ("" if scales is None else ".scaled")
-        logits, later = run(model, draft, tokens)
-        doubled, _ = run(model.double(), draft and draft.double(), tokens)
-        model.float(), draft and draft.float()
+        logits, later = run(model, drafts, tokens)
+        doubled, _ = run(model.double(), drafts.double(), tokens)
+        model.float(), drafts.float()
         edge, exact = distance(logits, doubled), logits if exact is None else exact
         print(f"  {name:36} relative L2 to f32, median: {distance(logits, exact).median():.2e}; f32 to f64: "
               f"{edge.median():.2e}, worst {edge.max():.2e}")
@@ -158,16 +166,16 @@ def golden(config, model, draft, tokens, positions, columns):
         out["logits." + name] = logits[positions][:, columns].contiguous()
         if scales is not None:
             out["scales." + name] = cache.scales
-        if draft:
-            out["draft." + name] = later[positions[:-1]][:, columns].contiguous()
+        for k, guess in enumerate(later):
+            out[f"draft{k}.{name}"] = guess[positions[:-1 - k]][:, columns].contiguous()
     return out
 
 
-def golden_off_the_edge(config, model, draft, tokens, count, positions, columns):
+def golden_off_the_edge(config, model, drafts, tokens, count, positions, columns):
     """The first window of tokens on which no run hangs on a rounding."""
     for start in range(len(tokens) - count + 1):
         try:
-            return golden(config, model, draft, tokens[start : start + count], positions, columns)
+            return golden(config, model, drafts, tokens[start : start + count], positions, columns)
         except OnTheEdge as edge:
             print(f"  window {start}: {edge} is on the edge")
     raise SystemExit("no window is off the edge; change the tokens")
@@ -183,23 +191,23 @@ def random_checkpoint(name):
     config, files = checkpoints.CHECKPOINTS[name]
     stored, exact = checkpoints.make(name)
     checkpoints.write(RESOURCES / name, config, stored, files)
-    model, draft = load(config, exact)
+    model, drafts = load(config, exact)
     tokens = torch.randint(config["vocab_size"], (80,), generator=torch.Generator().manual_seed(7))
     positions = torch.tensor([0, 1, 2, 5, 11, 15, 16, 17, 25, 31, 32, 40, 47, 48, 50, 55])
     save(RESOURCES / name, golden_off_the_edge(
-        config, model, draft, tokens, 56, positions, torch.arange(config["vocab_size"])))
+        config, model, drafts, tokens, 56, positions, torch.arange(config["vocab_size"])))
 
 
 def shipped_checkpoint(name, count=200):
     folder = ROOT / "Models" / name
     config = json.loads((folder / "config.json").read_text())
-    model, draft = load(config, {k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    model, drafts = load(config, {k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
     from tokenizers import Tokenizer
 
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(PROMPT, add_special_tokens=False).ids
     positions = torch.linspace(0, count - 1, 20).round().long()
     columns = torch.arange(0, config["vocab_size"], 16)
-    save(RESOURCES / name, golden_off_the_edge(config, model, draft, torch.tensor(tokens), count, positions, columns))
+    save(RESOURCES / name, golden_off_the_edge(config, model, drafts, torch.tensor(tokens), count, positions, columns))
 
 
 PROMPT = """<|im_start|>user

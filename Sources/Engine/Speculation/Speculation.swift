@@ -1,3 +1,5 @@
+import ModelFamilies
+
 /// Guessing tokens ahead of the model and checking several in one step.
 public struct Speculation: Hashable, Sendable {
   /// --speculative-algorithm
@@ -9,15 +11,20 @@ public struct Speculation: Hashable, Sendable {
   public let algorithm: Algorithm
   /// --speculative-num-draft-tokens: tokens guessed before each check.
   public let draftTokenCount: Int
+  /// --speculative-draft-kv-cache-dtype, -rope: of the draft layers' pages; nil takes the main model's.
+  public let recipes: CacheRecipes?
 
   /// - Throws: `EngineError.invalidConfiguration`.
-  public init(algorithm: Algorithm = .mtp, draftTokenCount: Int = 1) throws(EngineError) {
+  public init(
+    algorithm: Algorithm = .mtp, draftTokenCount: Int = 1, recipes: CacheRecipes? = nil
+  ) throws(EngineError) {
     guard (1...16).contains(draftTokenCount) else {
       throw .invalidConfiguration(
         option: "--speculative-num-draft-tokens", expected: "1 to 16", found: "\(draftTokenCount)")
     }
     self.algorithm = algorithm
     self.draftTokenCount = draftTokenCount
+    self.recipes = recipes
   }
 }
 
@@ -30,6 +37,11 @@ public struct SpeculationStatistics: Hashable, Sendable {
   public var acceptedTokens = 0
   /// Tokens that those steps gave: the accepted ones and the model's own after them.
   public var tokens = 0
+  /// Recipes of the draft layers' pages, as `KVCacheStatistics` has the main model's.
+  public var draftDtypeK = ""
+  public var draftDtypeV = ""
+  /// Bytes of one token over the draft layers.
+  public var draftBytesPerToken = 0
 
   public init() {}
 
