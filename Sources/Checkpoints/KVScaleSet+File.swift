@@ -47,7 +47,8 @@ extension KVScaleSet {
     }
     self.init(
       layers: layers, convention: convention,
-      conventionReason: convention == nil ? "it has no 'convention'" : "it says so", source: path)
+      conventionReason: convention == nil ? "it has no 'convention'" : "it says so", source: path,
+      headroom: Float(try reader.number("headroom", 1...1024, default: 1)))
   }
 
   private init(paramFile section: ConfigurationReader, path: String) throws(CheckpointError) {
@@ -89,7 +90,8 @@ extension KVScaleSet {
     return Scale(name: name, value: Float(first), elementCount: elements.count)
   }
 
-  /// Our own file: {"format": "kv_scales", "version": 1, "convention": ..., "layers": {"0": {"k": ..., "v": ...}}}.
+  /// Our own file: {"format": "kv_scales", "version": 1, "convention": ..., "headroom": ..., "layers": {"0": {"k": ..., "v":
+  /// ...}}}.
   public var json: JSONValue {
     var layers = JSONObject()
     for (layer, scales) in self.layers.sorted(by: { $0.key < $1.key }) {
@@ -100,6 +102,7 @@ extension KVScaleSet {
     }
     var document = JSONObject([("format", "kv_scales"), ("version", 1)])
     if let convention { document["convention"] = .string(convention.rawValue) }
+    if headroom != 1 { document["headroom"] = .number(Double(headroom)) }
     document["layers"] = .object(layers)
     return .object(document)
   }

@@ -10,6 +10,9 @@ import PagedCache
 /// The statistics are of what reaches the cache: keys after norm and rotary embedding, MLA's latent and rotary keys. They are read
 /// back from a float32 cache, so calibration needs nothing of a model but a forward step.
 public struct Calibration {
+  /// What `nibble calibrate` leaves above the sample; docs/kv-cache.md has the figures that chose it.
+  public static let defaultHeadroom: Float = 2
+
   /// One side of one layer.
   public struct Side: Sendable {
     /// "K" and "V"; MLA: "latent" and "rope".
@@ -32,14 +35,17 @@ public struct Calibration {
     public let relativeError: Double
   }
 
+  /// Room above the largest magnitude of the text, for texts that reach further: what scales are multiplied with.
+  public let headroom: Float
   public let tokenCount: Int
   /// [layers] of keys and values; the layers for multi-token prediction come last.
   public let layers: [(key: Side, value: Side)]
 
   /// Runs tokens through the model and takes the statistics.
+  /// - Parameter headroom: at least 1.
   /// - Throws: `EngineError.emptyPrompt`, `PagedCacheError`, or what the model's step throws.
   public init(
-    runtime: ModelRuntime, tokens: [Int32], progress: (Double) -> Void = { _ in }
+    runtime: ModelRuntime, tokens: [Int32], headroom: Float = defaultHeadroom, progress: (Double) -> Void = { _ in }
   ) throws {
     let model = runtime.model
     let tokens = Array(tokens.prefix(model.contextLimit))
@@ -70,6 +76,7 @@ public struct Calibration {
       progress(0.5 * Double(start + batch.tokenCount) / Double(tokens.count))
     }
     tokenCount = tokens.count
+    self.headroom = headroom
     let sources = [pool, draftPool].compactMap(\.self).flatMap { pool in (0..<pool.layerCount).map { (pool, $0) } }
     layers = sources.enumerated().map { index, source in
       let (pool, layer) = source
@@ -77,8 +84,8 @@ public struct Calibration {
       let keys = layout.regions.filter { $0.kind == .key || $0.kind == .latent }
       let values = layout.regions.filter { $0.kind == .value || $0.kind == .rope }
       return (
-        Self.side(keys, pool: pool, layer: layer, count: tokens.count, pages: pages),
-        Self.side(values, pool: pool, layer: layer, count: tokens.count, pages: pages)
+        Self.side(keys, headroom, pool: pool, layer: layer, count: tokens.count, pages: pages),
+        Self.side(values, headroom, pool: pool, layer: layer, count: tokens.count, pages: pages)
       )
     }
   }
@@ -92,11 +99,12 @@ public struct Calibration {
         key: layer.key.amax > 0 ? .init(name: "k", value: layer.key.amax) : nil,
         value: layer.value.amax > 0 ? .init(name: "v", value: layer.value.amax) : nil)
     }
-    return KVScaleSet(layers: found, convention: .amax, conventionReason: "calibration writes amax", source: source)
+    return KVScaleSet(
+      layers: found, convention: .amax, conventionReason: "calibration writes amax", source: source, headroom: headroom)
   }
 
   private static func side(
-    _ regions: [CacheRegion], pool: PagePool, layer: Int, count: Int, pages: [Int32]
+    _ regions: [CacheRegion], _ headroom: Float, pool: PagePool, layer: Int, count: Int, pages: [Int32]
   ) -> Side {
     let rows = regions.map {
       RowReader(pool: pool, layer: layer, region: $0).rows(0..<count, pages: pages[...])
@@ -112,7 +120,7 @@ public struct Calibration {
     }
     let medianChannel = channels.sorted()[channels.count / 2]
     let choices: [(String, Float)] = [
-      ("none", 1), ("amax/6", amax / 6), ("amax/448", amax / 448), ("amax/2688", amax / 2688),
+      ("none", 1), ("amax/6", amax / 6), ("amax/448", amax / 448), ("amax/2688", headroom * amax / 2688),
     ]
     return Side(
       name: regions[0].kind.label, amax: amax, percentiles: (percentile(0.5), percentile(0.99), percentile(0.999)),

@@ -30,6 +30,7 @@ public struct RunPlan: Sendable {
   public let model: ModelConfiguration
   public let generation: GenerationConfiguration
   public let tokenizer: Tokenizer
+  public let recipes: CacheRecipes
   public let attention: AttentionChoice
   public let scales: KVScaleResolution
   /// Of the draft layers, whose numbers follow the main model's.
@@ -74,6 +75,7 @@ public struct RunPlan: Sendable {
     self.model = model
     generation = try GenerationConfiguration(directory: directory, model: model)
     self.tokenizer = tokenizer
+    recipes = configuration.recipes
     attention = choice
     self.scales = scales
     self.draftScales = draftScales?.decisions.filter { $0.layer >= model.layerCount } ?? []
@@ -174,6 +176,9 @@ extension RunPlan {
       decide(
         "kv_scales", "convention", convention.map { .string($0.rawValue) } ?? .null,
         found.convention == nil && convention != nil ? "--kv-scale-convention" : found.conventionReason)
+      decide(
+        "kv_scales", "headroom", .number(Double(found.headroom)), "room beyond what calibration saw, as the source says"
+      )
     }
     for decision in scales.decisions + draftScales {
       let found = decision.found.map { "found \($0), " } ?? ""

@@ -50,7 +50,7 @@ public struct KVScaleGate: Hashable, Sendable {
     for layer in 0..<layerCount {
       for part in parts {
         let found = part.scale(of: scales.layers[layer], calibratedApart: scales.convention == .amax)
-        try resolve(layer, part, found, convention, &resolution)
+        try resolve(layer, part, found, convention, headroom: scales.headroom, &resolution)
       }
     }
     resolution.warn(scales, parts.map(\.recipe))
@@ -121,7 +121,7 @@ public struct KVScaleGate: Hashable, Sendable {
   }
 
   private func resolve(
-    _ layer: Int, _ part: Part, _ found: KVScaleSet.Scale?, _ convention: KVScaleConvention?,
+    _ layer: Int, _ part: Part, _ found: KVScaleSet.Scale?, _ convention: KVScaleConvention?, headroom: Float,
     _ resolution: inout KVScaleResolution
   ) throws(KVQuantizationError) {
     guard let found else {
@@ -133,11 +133,13 @@ public struct KVScaleGate: Hashable, Sendable {
       resolution.decide(layer, part.side, found: found.value, .ignored(part.recipe), 1)
       return
     }
-    let scale = convention.convert(found.value, to: native)
+    let scale = convention.convert(found.value, to: native) * headroom
     guard KVRecipe.decodeScaleRange.contains(scale) else {
       throw .invalidScale(name: found.name, layer: layer, value: found.value)
     }
-    let action: KVScaleDecision.Action = convention == native ? .used(native) : .converted(from: convention, to: native)
+    let action: KVScaleDecision.Action =
+      convention == native && headroom == 1
+      ? .used(native) : .converted(from: convention, to: native, headroom: headroom)
     resolution.decide(layer, part.side, found: found.value, action, scale)
   }
 }

@@ -11,7 +11,8 @@ public struct KVScaleDecision: Hashable, Sendable {
     case watched
     /// The scale is of the recipe's own convention.
     case used(KVScaleConvention)
-    case converted(from: KVScaleConvention, to: KVScaleConvention)
+    /// From another convention, and times the headroom that the source asks for.
+    case converted(from: KVScaleConvention, to: KVScaleConvention, headroom: Float = 1)
     /// The recipe has no second level to put a scale in.
     case ignored(KVRecipe)
 
@@ -21,7 +22,9 @@ public struct KVScaleDecision: Hashable, Sendable {
       case .unscaled: "no scale: 1, magnitudes beyond 448 saturate"
       case .watched: "no scale: 1, block scales are watched for underflow"
       case .used(let convention): "used as is, calibrated as \(convention.rawValue)"
-      case .converted(let from, let to): "converted from \(from.rawValue) to \(to.rawValue)"
+      case .converted(let from, let to, 1): "converted from \(from.rawValue) to \(to.rawValue)"
+      case .converted(let from, let to, let headroom):
+        "converted from \(from.rawValue) to \(to.rawValue), times \(headroom) of headroom"
       case .ignored(let recipe): "ignored: a \(recipe.name) cache has no scale of its own"
       }
     }

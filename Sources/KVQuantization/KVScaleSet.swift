@@ -30,6 +30,8 @@ public struct KVScaleSet: Hashable, Sendable {
   public var layers: [Int: Layer]
   /// nil where the source doesn't say.
   public var convention: KVScaleConvention?
+  /// What scales are multiplied with before they are used: room above the largest magnitude that calibration saw.
+  public var headroom: Float
   /// Where the convention is from, or why there is none; for messages.
   public var conventionReason: String
   /// Where the scales are from.
@@ -39,10 +41,11 @@ public struct KVScaleSet: Hashable, Sendable {
 
   public init(
     layers: [Int: Layer], convention: KVScaleConvention?, conventionReason: String, source: String,
-    isShared: Bool = false
+    headroom: Float = 1, isShared: Bool = false
   ) {
     self.layers = layers
     self.convention = convention
+    self.headroom = headroom
     self.conventionReason = conventionReason
     self.source = source
     self.isShared = isShared

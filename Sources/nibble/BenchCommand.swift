@@ -5,6 +5,6 @@ struct BenchCommand: AsyncParsableCommand {
     commandName: "bench", abstract: "Measure this machine with Nibble's own code.",
     subcommands: [
       BenchEngineCommand.self, BenchDecode.self, BenchPrefill.self, BenchAttentionCommand.self, BenchEncode.self,
-      BenchBandwidthCommand.self,
+      BenchBandwidthCommand.self, BenchAccuracyCommand.self,
     ])
 }

@@ -96,7 +96,7 @@ private struct ModelBenchmark {
     guard count > 0 else { throw CommandFailure(.usage, "expected at least one token a measurement, found \(count)") }
     let recipes = try options.recipes.split(separator: ",").map { try KVRecipe.named(String($0)) }
     let plans = try recipes.map(plan)
-    if options.dryRunOption.dryRun { return write(plans) }
+    if options.dryRunOption.dryRun { return RunPlanReport.write(plans, asJSON: options.json) }
     let runtime = try options.model.load()
     let model = runtime.model
     let weightBytes = try runtime.checkpoint.tensorNames.reduce(0) {
@@ -145,14 +145,6 @@ private struct ModelBenchmark {
     plan.explain("kv_cache", "pages", "the greatest --depth and \(count) tokens")
     plan.explain("kv_scales", "source", "benchmarks run without scales")
     return plan
-  }
-
-  private func write(_ plans: [RunPlan]) {
-    let reports = plans.map { RunPlanReport($0) }
-    Console.write(
-      options.json
-        ? JSONValue.array(reports.map(\.json)).serialized(pretty: true) + "\n"
-        : reports.map(\.text).joined(separator: "\n"))
   }
 
   private func prepare(_ recipe: KVRecipe, depth: Int, model: any LanguageModel) throws -> Case {

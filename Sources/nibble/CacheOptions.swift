@@ -25,6 +25,19 @@ struct CacheOptions: ParsableArguments {
   @Option(help: "Tokens a page, a multiple of 16.")
   var pageSize = 64
 
+  @OptionGroup var scaleOptions: KVScaleOptions
+
+  /// - Throws: `KVQuantizationError.unknownRecipe`.
+  func recipes() throws -> CacheRecipes {
+    let both = kvCacheDtype ?? KVRecipe.nvfp4.name
+    return CacheRecipes(
+      key: try KVRecipe.named(kvCacheDtypeK ?? both), value: try KVRecipe.named(kvCacheDtypeV ?? both),
+      rope: try kvCacheDtypeRope.map(KVRecipe.named))
+  }
+}
+
+/// Where KV scales come from.
+struct KVScaleOptions: ParsableArguments {
   @Option(
     name: [.long, .customLong("quantization-param-path")],
     help:
@@ -40,7 +53,7 @@ struct CacheOptions: ParsableArguments {
 
   /// - Parameter standard: where scales come from without a flag.
   /// - Throws: `KVQuantizationError.unknownScaleConvention`.
-  func scales(default standard: KVScaleRequest.Source = .automatic) throws -> KVScaleRequest {
+  func request(default standard: KVScaleRequest.Source = .automatic) throws -> KVScaleRequest {
     let source: KVScaleRequest.Source =
       switch kvCacheScales {
       case nil: standard
@@ -50,14 +63,6 @@ struct CacheOptions: ParsableArguments {
       case let path?: .file(path)
       }
     return KVScaleRequest(source: source, convention: try kvScaleConvention.map(KVScaleConvention.named))
-  }
-
-  /// - Throws: `KVQuantizationError.unknownRecipe`.
-  func recipes() throws -> CacheRecipes {
-    let both = kvCacheDtype ?? KVRecipe.nvfp4.name
-    return CacheRecipes(
-      key: try KVRecipe.named(kvCacheDtypeK ?? both), value: try KVRecipe.named(kvCacheDtypeV ?? both),
-      rope: try kvCacheDtypeRope.map(KVRecipe.named))
   }
 }
 

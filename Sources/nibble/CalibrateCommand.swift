@@ -29,6 +29,9 @@ struct CalibrateCommand: ParsableCommand {
   @Option(help: "Tokens to run, at most.")
   var maxTokens = 4096
 
+  @Option(help: "Room for magnitudes beyond those of the text, as a factor from 1 on.")
+  var headroom = Calibration.defaultHeadroom
+
   @Flag(help: "Print the statistics, write nothing.")
   var dryRun = false
 
@@ -37,6 +40,9 @@ struct CalibrateCommand: ParsableCommand {
 
   func validate() throws {
     guard maxTokens > 0 else { throw ValidationError("expected --max-tokens of at least 1, found \(maxTokens)") }
+    guard (1...1024).contains(headroom) else {
+      throw ValidationError("expected --headroom from 1 to 1024, found \(headroom)")
+    }
   }
 
   func run() throws {
@@ -48,7 +54,8 @@ struct CalibrateCommand: ParsableCommand {
     let runtime = try ModelRuntime(
       directory: directory, threadCount: threads, speculation: hasDraftLayers ? try Speculation() : nil)
     let tokens = tokenizer.encode(sample, addSpecialTokens: true, allowSpecial: true).prefix(maxTokens)
-    let calibration = try Calibration(runtime: runtime, tokens: Array(tokens), progress: { bar.update($0) })
+    let calibration = try Calibration(
+      runtime: runtime, tokens: Array(tokens), headroom: headroom, progress: { bar.update($0) })
 
     Console.write(table(calibration))
     if let svg { try Console.writeFile(CalibrationDrawing(calibration).svg, to: svg) }

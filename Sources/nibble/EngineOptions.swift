@@ -81,7 +81,7 @@ struct EngineOptions: ParsableArguments {
       sharesPrefixes: !disableRadixCache, swapSpace: try swapSpace.map { try MemorySize($0).bytes } ?? 0,
       contextLength: contextLength, threadCount: model.threads, attentionBackend: model.attentionBackend,
       speculation: try speculation(main: try cache.recipes()))
-    configuration.kvScales = try cache.scales()
+    configuration.kvScales = try cache.scaleOptions.request()
     return configuration
   }
 

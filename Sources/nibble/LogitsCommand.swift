@@ -44,7 +44,7 @@ struct LogitsCommand: ParsableCommand {
 
     let layout = try model.cacheLayout(recipes, pageSize: cacheOptions.pageSize)
     let pageCount = (ids.count + layout.pageSize - 1) / layout.pageSize
-    let scales = try cacheOptions.scales(default: .checkpoint).resolve(
+    let scales = try cacheOptions.scaleOptions.request(default: .checkpoint).resolve(
       runtime.checkpoint, recipes: recipes, layerCount: model.layerCount)
     for warning in scales.warnings { Console.error("warning: \(warning)") }
     let pool = try PagePool(

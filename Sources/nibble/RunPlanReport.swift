@@ -49,6 +49,15 @@ struct RunPlanReport {
   func write(asJSON: Bool) {
     Console.write(asJSON ? json.serialized(pretty: true) + "\n" : text)
   }
+
+  /// Several plans: texts one below the other, or an array.
+  static func write(_ plans: [RunPlan], asJSON: Bool) {
+    let reports = plans.map { RunPlanReport($0) }
+    Console.write(
+      asJSON
+        ? JSONValue.array(reports.map(\.json)).serialized(pretty: true) + "\n"
+        : reports.map(\.text).joined(separator: "\n"))
+  }
 }
 
 extension RunPlan.Decision {

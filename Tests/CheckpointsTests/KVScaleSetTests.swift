@@ -76,10 +76,11 @@ import Testing
   @Test func readsOurOwnFileAndWritesItBack() throws {
     let path = directory.write(
       "kv_scales.json",
-      #"{"format": "kv_scales", "version": 1, "convention": "amax", "layers": {"0": {"k": 12.5, "v": 3}, "4": {"k": 9}}}"#
+      #"{"format": "kv_scales", "version": 1, "convention": "amax", "headroom": 1.5, "layers": {"0": {"k": 12.5, "v": 3}, "4": {"k": 9}}}"#
     )
     let found = try KVScaleSet(contentsOf: path)
     #expect(found.convention == .amax && found.layers[0]?.value?.value == 3 && found.layers[4]?.value == nil)
+    #expect(found.headroom == 1.5)
     let again = try KVScaleSet(json: found.json, path: path)
     #expect(again == found)
   }
@@ -99,6 +100,7 @@ import Testing
     (#"{"layers": {"0": {"k": []}}}"#, "a number"),
     (#"{"layers": {"0": {"k": 1}, "0": {"k": 2}}}"#, "appears twice"),
     (#"{"convention": "amax/7", "layers": {}}"#, "one of amax/448"),
+    (#"{"headroom": 0.5, "layers": {}}"#, "a number from 1.0 to 1024.0"),
     (#"{"kv_cache": {"dtype": "float8_e4m3fn"}}"#, "no 'kv_cache.scaling_factor'"),
     (#"{"kv_cache": {"dtype": "x", "scaling_factor": {"0": {}, "1": {}}}}"#, "2 ranks"),
     (#"{"layers": {"0": {"k": 1e999}}}"#, "too large for a double"),

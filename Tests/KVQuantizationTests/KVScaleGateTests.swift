@@ -69,6 +69,20 @@ import Testing
     #expect(found.summary.contains("key: converted from amax/448 to amax/2688 (3 layers)"))
   }
 
+  @Test func headroomMultipliesWhatIsUsed() throws {
+    for recipe in KVRecipe.allCases {
+      var scales = try #require(Self.scales(.both, .fp8))
+      let gate = KVScaleGate(key: recipe, value: recipe, layerCount: 3)
+      let tight = try gate.resolve(scales)
+      scales.headroom = 2
+      let roomy = try gate.resolve(scales)
+      #expect(roomy.layers[0].key == tight.layers[0].key * (recipe.usesDecodeScale ? 2 : 1))
+      let native = KVScaleConvention.native(to: recipe)
+      #expect(
+        roomy.decisions[0].action == (native.map { .converted(from: .fp8, to: $0, headroom: 2) } ?? .ignored(recipe)))
+    }
+  }
+
   @Test func ignoredScalesAreCountedWithTheirRange() throws {
     let found = try KVScaleGate(key: .bf16, value: .bf16, layerCount: 3).resolve(Self.scales(.both, nil))
     #expect(
