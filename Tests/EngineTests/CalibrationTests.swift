@@ -57,5 +57,6 @@ import Testing
     let found = try #require(try KVScaleSet.found(for: checkpoint))
     #expect(found.layers.count == checkpoint.configuration.layerCount + checkpoint.configuration.nextnLayerCount)
     #expect(found.source.hasSuffix("kv_scales.json"))
+    #expect(found.headroom == Calibration.defaultHeadroom)
   }
 }
