@@ -66,6 +66,7 @@ public final class Engine: Sendable {
     let names = layout.recipeNames
     statistics.kvCache.dtypeK = names.first
     statistics.kvCache.dtypeV = names.second
+    if layout.isMLA { statistics.kvCache.partNames = ["latent", "rotary key"] }
     statistics.kvCache.bytesPerToken = pageBytes / configuration.pageSize
     statistics.kvCache.ratioToBF16 =
       Double(reference.recordBytes * (model.layerCount + (draft?.layerCount ?? 0))) / Double(pageBytes)

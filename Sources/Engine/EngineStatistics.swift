@@ -31,6 +31,8 @@ public struct KVCacheStatistics: Hashable, Sendable {
   public var dtypeK = ""
   /// Recipe of the values (MLA: of the rotary key).
   public var dtypeV = ""
+  /// What people call the two: "K" and "V"; MLA: "latent" and "rotary key".
+  public var partNames = ["K", "V"]
   /// Bytes of one token over all layers, the draft layers' included.
   public var bytesPerToken = 0
   /// The same geometry's bytes in bf16, divided by `bytesPerToken`.
@@ -55,6 +57,8 @@ public struct KVCacheStatistics: Hashable, Sendable {
 
   public init() {}
 
+  /// Such as "latent nvfp4, rotary key bf16".
+  public var recipes: String { zip(partNames, [dtypeK, dtypeV]).map { "\($0) \($1)" }.joined(separator: ", ") }
   public var totalTokens: Int { pageCount * pageSize }
   /// Tokens' worth of pages in use, by sequences or the prefix cache.
   public var tokensUsed: Int { (pageCount - freePages) * pageSize }

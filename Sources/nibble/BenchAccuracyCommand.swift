@@ -80,7 +80,7 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
         .run(documents.map { Array($0.prefix(textTokens)) }, into: &rows)
     }
     if let problems {
-      let problems = try self.problems(problems, plans[0])
+      let problems = try WordProblem.read(problems, limit: limit, plan: plans[0])
       for index in names.indices {
         rows[index].answers = try await answer(problems, plans[index], configurations[index])
       }
@@ -122,29 +122,10 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
     }
   }
 
-  private struct Problem {
-    let prompt: [Int32]
-    let answer: String
-  }
-
-  private func problems(_ path: String, _ plan: RunPlan) throws -> [Problem] {
-    let template = try plan.chatTemplate()
-    return try members(of: path).map { line in
-      guard let prompt = line["prompt"]?.stringValue, let answer = line["answer"]?.stringValue else {
-        throw CommandFailure(.data, "'\(path)' has a line without 'prompt' or 'answer'; expected both in every line")
-      }
-      let text = try template?.render(
-        messages: [ChatMessage(role: "user", content: prompt)], addGenerationPrompt: true)
-      return Problem(
-        prompt: plan.tokenizer.encode(text ?? prompt, addSpecialTokens: text == nil, allowSpecial: true),
-        answer: answer)
-    }
-  }
-
   // MARK: Word problems
 
   private func answer(
-    _ problems: [Problem], _ plan: RunPlan, _ configuration: EngineConfiguration
+    _ problems: [WordProblem], _ plan: RunPlan, _ configuration: EngineConfiguration
   ) async throws -> AccuracyRow.Answers {
     let runtime = try ModelRuntime(
       directory: plan.directory,
@@ -163,7 +144,7 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
             case .finished(let completion): text += completion.text
             }
           }
-          return Self.result(text) == problem.answer
+          return WordProblem.result(text) == problem.answer
         }
       }
       return try await group.reduce(0) { $0 + ($1 ? 1 : 0) }
@@ -171,13 +152,6 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
     let share = engine.statistics().kvCache.subnormalScaleShare
     await engine.shutDown()
     return AccuracyRow.Answers(right: right, of: problems.count, subnormalScaleShare: share)
-  }
-
-  /// What follows the last #### of an answer.
-  static func result(_ text: String) -> String {
-    guard let mark = text.ranges(of: "####").last else { return "" }
-    let rest = text[mark.upperBound...].drop { $0 == " " }
-    return String(rest.prefix { $0 != "\n" && $0 != " " })
   }
 }
 

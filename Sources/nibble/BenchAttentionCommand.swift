@@ -13,7 +13,8 @@ struct BenchAttentionCommand: ParsableCommand {
     discussion: """
       Every recipe has a pool of random rows in random pages, larger than the caches (layers take turns). Within a round the read \
       bandwidth is measured and recipes take turns. 'ns' is the time of one layer per token of context and KV head (and new \
-      token, in prefill), best round and median; 'share' is the rate of cache bytes over the read bandwidth of the same run.
+      token, in prefill), best round and median; 'share' is the rate of cache bytes over the read bandwidth of the same run; GFLOP/s count what \
+      attention needs, however it is computed.
       """)
 
   enum Kind: String, ExpressibleByArgument, CaseIterable { case gqa, mla }
@@ -134,7 +135,8 @@ struct BenchAttentionCommand: ParsableCommand {
         report.rows.append(
           .init(
             recipe: recipes[index], context: context, bytes: workloads[index].bytesPerLayer,
-            best: samples[index].best / layers, median: samples[index].median / layers))
+            operations: workloads[index].operationsPerLayer, best: samples[index].best / layers,
+            median: samples[index].median / layers))
       }
     }
     report.readBandwidth = yardstick.bytesPerSecond

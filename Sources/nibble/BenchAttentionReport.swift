@@ -25,6 +25,8 @@ struct BenchAttentionReport {
     let context: Int
     /// Cache bytes of one layer.
     let bytes: Int
+    /// Floating-point operations of one layer.
+    let operations: Double
     /// Seconds of one layer.
     let best: Double
     let median: Double
@@ -48,13 +50,14 @@ struct BenchAttentionReport {
       + "read bandwidth \((readBandwidth / 1e9).decimals(1)) GB/s"
   }
 
-  private var header: [String] { ["context", "recipe", "ns", "median", "GB/s", "share", "ms a layer"] }
+  private var header: [String] { ["context", "recipe", "ns", "median", "GB/s", "share", "GFLOP/s", "ms a layer"] }
 
   private func cells(_ row: Row) -> [String] {
     let rate = Double(row.bytes) / row.best
     return [
       String(row.context), row.recipe, nanoseconds(row.best, row).decimals(2), nanoseconds(row.median, row).decimals(2),
-      (rate / 1e9).decimals(1), (100 * rate / readBandwidth).decimals(0) + "%", (row.best * 1e3).decimals(3),
+      (rate / 1e9).decimals(1), (100 * rate / readBandwidth).decimals(0) + "%",
+      (row.operations / row.best / 1e9).decimals(0), (row.best * 1e3).decimals(3),
     ]
   }
 
@@ -81,6 +84,7 @@ struct BenchAttentionReport {
         "cache_bytes": .integer(Int64(row.bytes)), "seconds_best": .number(row.best),
         "seconds_median": .number(row.median), "ns_per_token_and_kv_head": .number(nanoseconds(row.best, row)),
         "share_of_read_bandwidth": .number(Double(row.bytes) / row.best / readBandwidth),
+        "operations_per_second": .number(row.operations / row.best),
       ]
     }
     let result: JSONValue = [

@@ -12,6 +12,9 @@ final class BenchAttentionWorkload {
   let pool: PagePool
   /// Cache bytes that a step reads in one layer.
   let bytesPerLayer: Int
+  /// Floating-point operations of attention in one layer: a multiplication and an addition for every value of a key and of a value
+  /// that a query head sees.
+  let operationsPerLayer: Double
   private let batch: StepBatch
   private let queryHeads: Int
   private let queryWidth: Int
@@ -47,6 +50,9 @@ final class BenchAttentionWorkload {
     }
     queries = Self.normal(newTokens * batch * queryHeads * queryWidth)
     output = [Float](repeating: 0, count: newTokens * batch * queryHeads * outputWidth)
+    // Token i of a prefill sees i + 1 of the new tokens.
+    let seen = Double(stored - newTokens) + Double(newTokens + 1) / 2
+    operationsPerLayer = 2 * seen * Double(newTokens * batch * queryHeads * (queryWidth + outputWidth))
     fill()
   }
 

@@ -37,7 +37,7 @@ struct CacheCommand: AsyncParsableCommand {
       var status = stat()
       let size = stat(file, &status) == 0 ? Int(status.st_size) : 0
       Console.error(
-        "saved \(tokens.count) tokens (K \(cache.dtypeK), V \(cache.dtypeV), \(cache.bytesPerToken) bytes each) "
+        "saved \(tokens.count) tokens (\(cache.recipes), \(cache.bytesPerToken) bytes each) "
           + "to \(file): \(size) bytes")
       await session.engine.shutDown()
     }

@@ -45,12 +45,16 @@ struct EngineBenchReport {
       "latency        \(latency.text) ms",
       "steps          \(statistics.steps): model \(number(modelPerStep, 2)) ms, overhead \(number(overheadPerStep)) us each; "
         + "at most \(statistics.peakRunningRequests) requests at once",
-      "kv cache       K \(cache.dtypeK), V \(cache.dtypeV): \(cache.bytesPerToken) bytes a token; at most "
+      "kv cache       \(cache.recipes): \(cache.bytesPerToken) bytes a token; at most "
         + "\(cache.peakActivePages * cache.pageSize) of \(cache.totalTokens) tokens in use",
       "preemptions    \(statistics.preemptions), \(statistics.swapOuts) of them swapped out; "
         + "\(cache.evictedPages) pages evicted",
     ]
-    return lines.joined(separator: "\n") + "\n"
+    let speculation = statistics.speculation
+    let drafts =
+      "drafts         \(number(speculation.acceptanceRate * 100))% of \(speculation.draftTokens) accepted, "
+      + "\(number(speculation.tokensPerStep, 2)) tokens a step"
+    return (lines + (speculation.checks > 0 ? [drafts] : [])).joined(separator: "\n") + "\n"
   }
 
   var json: JSONValue {
@@ -73,6 +77,7 @@ struct EngineBenchReport {
       "peak_running_requests": .integer(Int64(statistics.peakRunningRequests)),
       "draft_tokens": .integer(Int64(statistics.speculation.draftTokens)),
       "draft_acceptance_rate": .number(statistics.speculation.acceptanceRate),
+      "tokens_per_step": .number(statistics.speculation.tokensPerStep),
       "preemptions": .integer(Int64(statistics.preemptions)),
       "swap_outs": .integer(Int64(statistics.swapOuts)),
       "kv_cache": [

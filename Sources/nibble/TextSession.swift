@@ -12,8 +12,6 @@ struct TextSession {
   let chatTemplate: ChatTemplate?
   let generation: GenerationConfiguration
   let attention: (name: String, reason: String)
-  /// What the two recipes of the cache are of.
-  private let cacheParts: (String, String)
 
   /// Loads the model of a plan and starts the engine; warnings go to stderr.
   init(_ plan: RunPlan, model: ModelOptions, cache: CacheOptions, engine options: EngineOptions) throws {
@@ -23,7 +21,6 @@ struct TextSession {
     directory = plan.directory
     generation = loaded.generation
     attention = loaded.attentionDecision
-    cacheParts = plan.model.mla == nil ? ("K", "V") : ("latent", "rotary key")
     for warning in loaded.warnings { Console.error("warning: \(warning)") }
     chatTemplate = try plan.chatTemplate()
     tokenizer = plan.tokenizer
@@ -46,7 +43,7 @@ struct TextSession {
         + "\(Format.number(timings.prefillTokensPerSecond, digits: 0)) tokens/s",
       "answer      \(usage.completionTokens) tokens (\(completion.reason.rawValue)), "
         + "\(Format.number(timings.decodeTokensPerSecond, digits: 0)) tokens/s",
-      "kv cache    \(cacheParts.0) \(cache.dtypeK), \(cacheParts.1) \(cache.dtypeV): \(cache.bytesPerToken) bytes a token, "
+      "kv cache    \(cache.recipes): \(cache.bytesPerToken) bytes a token, "
         + "\(Format.number(cache.ratioToBF16, digits: 2)) times smaller than bf16",
       "attention   \(attention.name): \(attention.reason)",
     ]
@@ -55,8 +52,8 @@ struct TextSession {
       lines.append(
         "drafts      \(Format.number(speculation.acceptanceRate * 100, digits: 1))% of \(speculation.draftTokens) accepted, "
           + "\(Format.number(speculation.tokensPerStep, digits: 2)) tokens a step; their layers keep "
-          + "\(cacheParts.0) \(speculation.draftDtypeK), \(cacheParts.1) \(speculation.draftDtypeV): "
-          + "\(speculation.draftBytesPerToken) of the bytes a token")
+          + "\(speculation.draftDtypeK) and \(speculation.draftDtypeV), \(speculation.draftBytesPerToken) of the bytes a token"
+      )
     }
     if cache.replacedNonfinite > 0 {
       lines.append("warning: \(cache.replacedNonfinite) values of K or V were NaN or infinite and had to be replaced")
