@@ -98,6 +98,15 @@ size_t nb_attention_scratch_bytes(const nb_attention_piece *piece) {
   return carve(piece, &one, &ignored);
 }
 
+nb_attention_tiles nb_attention_scratch_tiles(const nb_attention_piece *piece) {
+  scratch s;
+  char base;
+  carve(piece, &base, &s);
+  const size_t token = TILE * sizeof(float), rope = (size_t)piece->rope.dimension, key = (size_t)piece->key.dimension;
+  return (nb_attention_tiles){(size_t)((char *)s.keys - &base), token * (key > rope ? key : rope),
+                              (size_t)((char *)s.values - &base), token * (size_t)piece->value.dimension};
+}
+
 #if defined(__x86_64__)
 #define DISPATCH(level, function, ...)                                                                                 \
   switch (level) {                                                                                                     \

@@ -25,11 +25,39 @@ extension SupportRegistry {
 
     \(limitTable)
 
+    ## Pairs
+
     Prefill and decode may run on different backends (`--prefill-attention-backend`, `--decode-attention-backend`) where both work
     in the same memory; they round differently, so the promise that an answer doesn't depend on chunk sizes holds only where
     they are the same.
 
+    \(pairTable)
+
     """
+  }
+
+  /// Which backends go together, whatever the cache.
+  public var pairTable: String {
+    var lines = [
+      "| prefill | " + backends.map { "decode on `\($0)`" }.joined(separator: " | ") + " |",
+      "|---|" + String(repeating: "---|", count: backends.count),
+    ]
+    for prefill in backends {
+      let cells = backends.map { decode in
+        if !does(prefill, .prefill) { return "- (`\(prefill)` has no prefill)" }
+        if !does(decode, .decode) { return "- (`\(decode)` has no decode)" }
+        do throws(SupportError) { try checkPair(prefill: prefill, decode: decode) } catch {
+          return "- (\(error.offence))"
+        }
+        return prefill == decode ? "one arithmetic" : "with a warning"
+      }
+      lines.append("| on `\(prefill)` | \(cells.joined(separator: " | ")) |")
+    }
+    return lines.joined(separator: "\n")
+  }
+
+  private func does(_ backend: String, _ phase: AttentionPhase) -> Bool {
+    rows.contains { $0.backend == backend && $0.phase == phase }
   }
 
   public var accessTable: String {
@@ -61,9 +89,21 @@ extension SupportRegistry {
         .joined(separator: " | ")
     }
     guard case .cpu = row.device else { return ["\(start) GPU | \(cells(.cuda(major: 9, minor: 0))) |"] }
-    let (best, least) = (cells(.cpu(.avx512)), cells(.cpu(.portable)))
-    return best == least
-      ? ["\(start) any CPU | \(best) |"] : ["\(start) AVX-512 | \(best) |", "\(start) AVX2, portable | \(least) |"]
+    // Neighbouring levels that read alike share a line.
+    var lines: [(levels: [String], cells: String)] = []
+    for level in AttentionDevice.CPULevel.allCases.reversed() {
+      let cells = cells(.cpu(level))
+      if lines.last?.cells == cells {
+        lines[lines.count - 1].levels.append(level.title)
+      } else {
+        lines.append(([level.title], cells))
+      }
+    }
+    return lines.map { line in
+      let levels =
+        line.levels.count == AttentionDevice.CPULevel.allCases.count ? "any CPU" : line.levels.joined(separator: ", ")
+      return "\(start) \(levels) | \(line.cells) |"
+    }
   }
 
   public var limitTable: String {
@@ -83,5 +123,23 @@ extension SupportRegistry {
           + "\(row.groupSizes) | \(row.pageSizes) | \(drafts) |")
     }
     return lines.joined(separator: "\n")
+  }
+}
+
+extension AttentionDevice.CPULevel {
+  /// As people write it.
+  fileprivate var title: String {
+    switch self {
+    case .portable: "portable"
+    case .avx2: "AVX2"
+    case .avx512: "AVX-512"
+    }
+  }
+}
+
+extension SupportError {
+  /// What is in the way of a pair.
+  fileprivate var offence: String {
+    if case .mismatchedPair(_, _, let reason) = self { reason.offence } else { description }
   }
 }

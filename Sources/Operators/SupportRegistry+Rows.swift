@@ -8,16 +8,23 @@ extension SupportRegistry {
   private static let layoutPages = SupportRow.Numbers.multiples(of: 16)
 
   /// Read into registers as they lie: numbers as numbers, codes by a table or a conversion.
-  private static func inRegisters(upTo groupSize: Int? = nil) -> [SupportRow.Access] {
-    [.init([.f32, .bf16], .plain, upTo: groupSize), .init([.fp8E4M3], .native, upTo: groupSize)]
+  private static func inRegisters(
+    from level: AttentionDevice.CPULevel = .portable, upTo groupSize: Int? = nil
+  ) -> [SupportRow.Access] {
+    [
+      .init([.f32, .bf16], .plain, from: level, upTo: groupSize),
+      .init([.fp8E4M3], .native, from: level, upTo: groupSize),
+    ]
   }
   private static let tileOfFloats: [SupportRow.Access] = [.init(KVRecipe.allCases, .workspace("f32"))]
 
-  /// CSIMD's kernels. Prefill and decode are two schedules of one arithmetic: with AVX-512 4-bit codes are multiplied as they
-  /// are; what many query rows share otherwise is decoded once, into a tile. MLA's latent is read as keys and as values.
+  /// CSIMD's kernels. Prefill and decode are two schedules of one arithmetic: from AVX2 on, keys and values are read as they lie;
+  /// the portable kernels decode 4-bit codes, and what many query rows share, into a tile first. MLA's latent is read twice, as
+  /// keys and as values: with AVX-512 its 4-bit codes are multiplied as keys and decoded as values, otherwise a tile of it is decoded.
   private static let cpuRows = AttentionPhase.allCases.flatMap { phase in
     let keysAndValues =
-      [.init(fourBit, .native, from: .avx512)] + (phase == .decode ? inRegisters(upTo: 4) : []) + tileOfFloats
+      [.init(fourBit, .native, from: .avx2)] + inRegisters(from: .avx2)
+      + (phase == .decode ? inRegisters(upTo: 4) : []) + tileOfFloats
     return [
       cpuRow(phase, .gqa, access: keysAndValues, ropeAccess: []),
       cpuRow(

@@ -74,25 +74,28 @@ import Testing
     }
   }
 
-  /// Prefill and decode on different backends: each sequence is worked off by its own.
-  @Test func phasesGoToTheirBackends() throws {
+  /// Prefill and decode on different backends, in both orders: each sequence is worked off by its own.
+  @Test(arguments: SupportRow.Kind.allCases, [KVRecipe.nvfp4, .fp8E4M3, .bf16])
+  func phasesGoToTheirBackends(kind: SupportRow.Kind, recipe: KVRecipe) throws {
     let fixture = try AttentionFixture(
-      layout: try Self.layout(.gqa, .nvfp4, dimension: 64), queryHeads: 4,
+      layout: try Self.layout(kind, recipe, dimension: 64), queryHeads: 4,
       sequences: [
         .init(context: 21, new: 1), .init(context: 37, new: 9), .init(context: 30, new: 1), .init(context: 5, new: 1),
         .init(context: 18, new: 2),
       ])
     let fast = FastAttention(workers: WorkerPool(threadCount: 1))
     let slow = ReferenceAttention()
-    let (prefilled, decoded) = (fixture.run(fast), fixture.run(slow))
-    let mixed = fixture.run(PhasedAttention(prefill: fast, decode: slow))
-    let width = 4 * 64
-    for sequence in 0..<5 {
-      let rows =
-        Int(fixture.batch.queryOffsets[sequence]) * width..<Int(fixture.batch.queryOffsets[sequence + 1]) * width
-      let expected = rows.count == width ? decoded : prefilled
-      #expect(Array(mixed[rows]) == Array(expected[rows]), "sequence \(sequence)")
+    for (prefill, decode) in [(fast, slow), (slow, fast)] as [(any AttentionBackend, any AttentionBackend)] {
+      let (prefilled, decoded) = (fixture.run(prefill), fixture.run(decode))
+      let mixed = fixture.run(PhasedAttention(prefill: prefill, decode: decode))
+      let width = 4 * fixture.outputWidth
+      for sequence in 0..<5 {
+        let rows =
+          Int(fixture.batch.queryOffsets[sequence]) * width..<Int(fixture.batch.queryOffsets[sequence + 1]) * width
+        let expected = rows.count == width ? decoded : prefilled
+        #expect(Array(mixed[rows]) == Array(expected[rows]), "sequence \(sequence)")
+      }
+      #expect(mixed != prefilled && mixed != decoded)
     }
-    #expect(mixed != prefilled && mixed != decoded)
   }
 }

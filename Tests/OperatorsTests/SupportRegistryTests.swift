@@ -17,7 +17,7 @@ import Testing
   @Test func answersWithTheAccess() throws {
     #expect(try registry.support(of: "cpu", for: .decode, Self.subject()) == .supported([.native, .native]))
     #expect(
-      try registry.support(of: "cpu", for: .prefill, Self.subject(device: .cpu(.avx2)))
+      try registry.support(of: "cpu", for: .prefill, Self.subject(device: .cpu(.portable)))
         == .supported([.workspace("f32"), .workspace("f32")]))
     #expect(try registry.support(of: "cpu", for: .decode, Self.subject(.bf16)) == .supported([.plain, .plain]))
     #expect(
@@ -85,6 +85,28 @@ import Testing
     }
     #expect(throws: SupportError.self) { try registry.resolve(prefill: "cpu", decode: "cuda", Self.subject()) }
     #expect(throws: Never.self) { try registry.checkPair(prefill: "cuda", decode: "cuda") }
+  }
+
+  /// The page's table of pairs says what `resolve` does with each.
+  @Test func everyPairIsAsThePageSays() throws {
+    let cells = registry.pairTable.split(separator: "\n").dropFirst(2).map { line in
+      line.split(separator: "|").dropFirst().map { $0.drop { $0 == " " } }
+    }
+    var counts: [Substring: Int] = [:]
+    for (row, prefill) in registry.backends.enumerated() {
+      for (column, decode) in registry.backends.enumerated() {
+        let cell = cells[row][column]
+        counts[cell.prefix(3), default: 0] += 1
+        let device: AttentionDevice = decode == "cuda" ? .cuda(major: 9, minor: 0) : .cpu(.avx512)
+        let choice = try? registry.resolve(prefill: prefill, decode: decode, Self.subject(device: device))
+        switch cell.first {
+        case "o": #expect(choice?.warnings.isEmpty == true, "\(prefill), \(decode)")
+        case "w": #expect(choice?.warnings.count == 1, "\(prefill), \(decode)")
+        default: #expect(choice == nil, "\(prefill), \(decode)")
+        }
+      }
+    }
+    #expect(counts == ["one": 2, "wit": 2, "- (": 5])
   }
 
   /// Whatever is asked, the answer is an access for each part or reasons that say what to change.

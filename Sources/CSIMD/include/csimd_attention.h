@@ -61,6 +61,14 @@ static inline int64_t nb_attention_partial_stride(int value_dimension) { return 
 /// Bytes of scratch memory, 64-byte aligned, that a worker needs for such pieces.
 size_t nb_attention_scratch_bytes(const nb_attention_piece *piece);
 
+/// Where scratch memory holds decoded tiles, in bytes from its start: keys, latent and rotary keys in the first, values in the
+/// second. What is read as it lies leaves them untouched, which is how tests tell.
+typedef struct nb_attention_tiles {
+  size_t keys, keys_bytes, values, values_bytes;
+} nb_attention_tiles;
+
+nb_attention_tiles nb_attention_scratch_tiles(const nb_attention_piece *piece);
+
 /// Attends. Bytes of records past a row's position are read but do not matter as long as they decode to finite values.
 void nb_attention_run(const nb_attention_piece *piece, void *scratch);
 
