@@ -34,7 +34,7 @@
 #pragma clang attribute pop
 
 #pragma clang attribute push(                                                                                          \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16,avx2,fma,f16c"),                   \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c"),                   \
                    min_vector_width(512))),                                                                            \
     apply_to = function)
 #define NAME(x) JOIN(x, avx512)
@@ -81,8 +81,10 @@ static size_t carve(const nb_attention_piece *piece, char *base, scratch *to) {
   TAKE(scores, rows * TILE * 4);
   TAKE(out, rows * (size_t)nb_attention_partial_stride((int)value) * 4);
   TAKE(merged, rows * (size_t)nb_attention_partial_stride((int)value) * 4);
-  TAKE(maximum, rows * 4);
-  TAKE(alpha, rows * 4);
+  TAKE(maximum, (rows + 16) * 4);
+  TAKE(greatest, (rows + 16) * 4);
+  TAKE(alpha, (rows + 16) * 4);
+  TAKE(visible, rows * 4);
   TAKE(sums, rows * 64);
   TAKE(keys, widest * TILE * 4);
   TAKE(values, value * TILE * 4);

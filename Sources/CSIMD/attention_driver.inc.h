@@ -46,25 +46,44 @@ INLINE float NAME(greatest_lane)(vf16 v) {
   return v[0];
 }
 
-// Scores of a row's tile to probabilities, of which `visible` tokens exist; the rest becomes exactly 0.
-INLINE void NAME(softmax_row)(float *scores, int visible, float factor, float *maximum, float *alpha, float *sums) {
+// The greatest score of a row's tile, of which `visible` tokens exist; the others' scores become -inf.
+INLINE float NAME(greatest_score)(float *scores, int visible) {
   const vi16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const vf16 nothing = (vf16){0} - INFINITY;
-  vf16 s[GROUPS];
-  for (int g = 0; g < GROUPS; g++) {
-    s[g] = NAME(load)(scores + g * GROUP);
-    if (visible < (g + 1) * GROUP) s[g] = NAME(select)(lane < visible - g * GROUP, s[g], nothing);
+  if (visible < TILE)
+    for (int g = 0; g < GROUPS; g++)
+      NAME(store)(scores + g * GROUP, NAME(select)(lane < visible - g * GROUP, NAME(load)(scores + g * GROUP), nothing));
+  const vf16 a = NAME(greater)(NAME(load)(scores), NAME(load)(scores + GROUP));
+  const vf16 b = NAME(greater)(NAME(load)(scores + 2 * GROUP), NAME(load)(scores + 3 * GROUP));
+  return NAME(greatest_lane)(NAME(greater)(a, b));
+}
+
+// Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came before;
+// `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows overlap.
+INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hidden, int first, int rows, scratch *s) {
+  const vf16 nothing = (vf16){0} - INFINITY;
+  for (int r = first; r < rows; r++) {
+    const int visible = r / piece->heads + 1 - hidden;
+    s->visible[r] = visible < TILE ? visible : TILE;
+    s->greatest[r] = NAME(greatest_score)(s->scores + r * TILE, s->visible[r]);
   }
-  const float top = NAME(greatest_lane)(NAME(greater)(NAME(greater)(s[0], s[1]), NAME(greater)(s[2], s[3])));
-  const float before = *maximum, now = top > before ? top : before;
-  const float reference = now > -INFINITY ? now : 0.0f;
-  for (int g = 0; g < GROUPS; g++) {
-    s[g] = NAME(exp2)(s[g] - reference);
-    NAME(store)(scores + g * GROUP, s[g] * factor);
+  for (int r = first; r < rows; r += 16) { // the arrays go on for a vector past the last row
+    const vf16 before = NAME(load)(s->maximum + r), now = NAME(greater)(NAME(load)(s->greatest + r), before);
+    const vf16 reference = NAME(select)(now > nothing, now, (vf16){0});
+    NAME(store)(s->maximum + r, now);
+    NAME(store)(s->greatest + r, reference);
+    NAME(store)(s->alpha + r, NAME(exp2)(before - reference));
   }
-  *maximum = now;
-  *alpha = now == before ? 1.0f : NAME(exp2_scalar)(before - reference);
-  NAME(store)(sums, NAME(load)(sums) * *alpha + ((s[0] + s[1]) + (s[2] + s[3])));
+  for (int r = first; r < rows; r++) {
+    float *scores = s->scores + r * TILE;
+    vf16 sums[GROUPS];
+    for (int g = 0; g < GROUPS; g++) {
+      sums[g] = NAME(exp2)(NAME(load)(scores + g * GROUP) - s->greatest[r]);
+      NAME(store)(scores + g * GROUP, sums[g] * factor);
+    }
+    float *sum = s->sums + r * 16;
+    NAME(store)(sum, NAME(load)(sum) * s->alpha[r] + ((sums[0] + sums[1]) + (sums[2] + sums[3])));
+  }
 }
 
 // Adds a chunk's (maximum, sum, out) to what is merged so far; the rows have the partials' form: out, maximum, sum.
@@ -163,13 +182,15 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
   const int is_fp4 = nb_recipe_code_bits(value->recipe) == 4;
 #if HAS_FP4_LATENT
   if (NAME(is_direct)(piece, value) && piece->is_latent) {
-    NAME(fp4_latent_value)(value, from, groups, rows - first, p, s->pairs, (uint32_t *)s->values, s->alpha + first, out, out_stride);
+    NAME(fp4_latent_value)(value, from, groups, rows - first, p, s->visible + first, s->pairs, s->units,
+                           (uint32_t *)s->values, s->alpha + first, out, out_stride);
     return;
   }
 #endif
 #if HAS_FP4
   if (NAME(is_direct)(piece, value)) {
-    NAME(fp4_value)(value, from, groups, rows - first, p, s->pairs, s->units, s->alpha + first, out, out_stride);
+    NAME(fp4_value)(value, from, groups, rows - first, p, s->visible + first, s->pairs, s->units, s->alpha + first, out,
+                    out_stride);
     return;
   }
 #endif
@@ -222,11 +243,7 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
       NAME(locate)(&piece->rope, rope, &here, &next, &ropes);
       NAME(score_tile)(piece, rope, &ropes, groups, first, rows, 1, width, key->dimension, 0, s);
     }
-    for (int r = first; r < rows; r++) {
-      const int visible = piece->first_position + r / piece->heads + 1 - token;
-      NAME(softmax_row)(s->scores + r * TILE, visible < TILE ? visible : TILE, value->probability, s->maximum + r,
-                        s->alpha + r, s->sums + r * 16);
-    }
+    NAME(softmax)(piece, value->probability, hidden, first, rows, s);
     NAME(value_tile)(piece, value, &values, groups, first, rows, keep_tile, s, out, out_stride);
   }
 }

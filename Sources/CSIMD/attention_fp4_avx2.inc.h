@@ -169,8 +169,10 @@ INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int
 }
 
 // out = out * alpha + probabilities * values.
-static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const tile *from, int groups, int rows, const float *p, uint32_t *pairs,
+static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const tile *from, int groups, int rows, const float *p,
+    const int *visible, uint32_t *pairs,
                             float *units, const float *alpha, float *out, int64_t out_stride) {
+  (void)visible;
   const int blocks = value->row_scales, runs = value->recipe == NB_MXFP4 ? 2 : 1;
   const int is_e4m3 = value->recipe == NB_NVFP4 || value->recipe == NB_NVFP4_4OVER6;
   for (int r = 0; r < rows; r += STRIP) {

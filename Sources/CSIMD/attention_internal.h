@@ -48,13 +48,15 @@ typedef struct scratch {
   float *out;            // [rows][value]: the chunk's sum
   float *merged;         // [rows][partial stride]: chunks merged so far
   float *maximum;        // [rows] running maximum of the chunk
+  float *greatest;       // [rows] greatest score of this tile
+  int *visible;          // [rows] tokens of this tile that the row sees
   float *alpha;          // [rows] factor on `out` for this tile
   float *sums;           // [rows][16] lanes of the chunk's sum of probabilities
   float *keys;           // [GROUPS][key][16] a decoded tile of keys
-  float *values;         // [TILE][value] a decoded tile of values, or its bfloat16 pairs
-  uint32_t *pairs;       // [8 rows x blocks][TILE / 2] probabilities times block scales, token pairs of 16 bits each
-  float *units;          // [8 rows x blocks] what 1 in `pairs` stands for, where they are integers
+  float *values;         // [TILE][value] a decoded tile of values, or of its codes
+  uint32_t *pairs;       // [4 rows x blocks][TILE] probabilities times block scales, rounded
+  float *units;          // [4 rows x blocks] what 1 in `pairs` stands for
 } scratch;
 
-/// 32-bit words of a row's packed query: dimension / 2 pairs, a word a block, and one.
-static inline int64_t packed_query_stride(int dimension) { return dimension / 2 + dimension / 16 + 1; }
+/// 32-bit words of a row's packed query, at most: 13 for 16 dimensions, and one.
+static inline int64_t packed_query_stride(int dimension) { return dimension / 16 * 13 + 1; }
