@@ -6,12 +6,18 @@ final class ExpertScratch {
   /// [T, experts] the router's products.
   let logits: CPUActivations
   /// [T * expertsPerToken] chosen experts and their weights, token after token.
-  var chosen: [Int32] = []
-  var weights: [Float] = []
+  private var chosen: [Int32] = []
+  private(set) var weights: [Float] = []
   /// [T * expertsPerToken] place of each choice among the rows grouped by expert.
-  var places: [Int32] = []
+  private(set) var places: [Int32] = []
   /// [experts + 1] prefix sums of rows.
-  var offsets: [Int32] = []
+  private(set) var offsets: [Int32] = []
+  /// [experts] the next free row of each.
+  private var next: [Int32] = []
+  /// Experts that have rows, ascending.
+  private(set) var used: [Int] = []
+  /// One a worker.
+  private var choosers: [ExpertChooser] = []
   /// Rows grouped by expert.
   let inputs: CPUActivations
   let gateUp: CPUActivations
@@ -31,8 +37,11 @@ final class ExpertScratch {
       && self.outputs.width == outputs
   }
 
-  func reserve(rows: Int, expertsPerToken: Int) {
-    let count = rows * expertsPerToken
+  func reserve(rows: Int, routing: ExpertRouting, workers: Int) {
+    let count = rows * routing.expertsPerToken
+    if choosers.count != workers || choosers.first?.routing != routing {
+      choosers = (0..<workers).map { _ in ExpertChooser(routing) }
+    }
     logits.reserve(rows: rows)
     for array in [inputs, gateUp, gated, outputs] { array.reserve(rows: count) }
     guard count > chosen.count else { return }
@@ -41,13 +50,34 @@ final class ExpertScratch {
     places = chosen
   }
 
+  /// Calls `body` with `chosen`, `weights` and one chooser a worker.
+  func withChoices(
+    _ body: (UnsafeMutablePointer<Int32>, UnsafeMutablePointer<Float>, UnsafeMutablePointer<ExpertChooser>) -> Void
+  ) {
+    chosen.withUnsafeMutableBufferPointer { chosen in
+      weights.withUnsafeMutableBufferPointer { weights in
+        choosers.withUnsafeMutableBufferPointer { choosers in
+          guard let chosen = chosen.baseAddress, let weights = weights.baseAddress, let choosers = choosers.baseAddress
+          else { return }
+          body(chosen, weights, choosers)
+        }
+      }
+    }
+  }
+
   /// Counting sort of the choices by expert; tokens keep their order.
   func group(rows: Int, routing: ExpertRouting) {
     let count = rows * routing.expertsPerToken
-    offsets = Array(repeating: 0, count: routing.expertCount + 1)
+    offsets.removeAll(keepingCapacity: true)
+    for _ in 0...routing.expertCount { offsets.append(0) }
     for index in 0..<count { offsets[Int(chosen[index]) + 1] += 1 }
-    for expert in 0..<routing.expertCount { offsets[expert + 1] += offsets[expert] }
-    var next = offsets
+    next.removeAll(keepingCapacity: true)
+    used.removeAll(keepingCapacity: true)
+    for expert in 0..<routing.expertCount {
+      next.append(offsets[expert])
+      if offsets[expert + 1] > 0 { used.append(expert) }
+      offsets[expert + 1] += offsets[expert]
+    }
     for index in 0..<count {
       places[index] = next[Int(chosen[index])]
       next[Int(chosen[index])] += 1
@@ -64,7 +94,7 @@ extension CPUOperators: ExpertOperators {
     let scratch = expertScratch(
       experts: routing.expertCount, inputs: x.width, intermediate: firstDown.inputs, outputs: firstDown.outputs)
     let (rows, chosenPerRow) = (rowCount, routing.expertsPerToken)
-    scratch.reserve(rows: rows, expertsPerToken: chosenPerRow)
+    scratch.reserve(rows: rows, routing: routing, workers: workers.threadCount)
 
     linear(x, router, bias: nil, accumulate: false, into: scratch.logits)
     choose(scratch, routing: routing, correction: correction)
@@ -74,14 +104,14 @@ extension CPUOperators: ExpertOperators {
         scratch.inputs.row(Int(scratch.places[slot])).update(from: x.row(row), count: x.width)
       }
     }
-    multiplyByExpert(scratch.inputs, gateUp, offsets: scratch.offsets, into: scratch.gateUp)
+    multiplyByExpert(scratch.inputs, gateUp, scratch, into: scratch.gateUp)
     workers.run((rows * chosenPerRow + 7) / 8) { piece, _ in
       for row in piece * 8..<min(piece * 8 + 8, rows * chosenPerRow) {
         let (up, gated) = (scratch.gateUp.row(row), scratch.gated)
         nb_silu_multiply(self.level, up, up + gated.width, Int64(gated.width), gated.row(row))
       }
     }
-    multiplyByExpert(scratch.gated, down, offsets: scratch.offsets, into: scratch.outputs)
+    multiplyByExpert(scratch.gated, down, scratch, into: scratch.outputs)
     // Ascending experts, whatever the grouping: the sum's order is the token's own.
     forEachRow { row in
       for slot in row * chosenPerRow..<(row + 1) * chosenPerRow {
@@ -94,18 +124,15 @@ extension CPUOperators: ExpertOperators {
 
   private func choose(_ scratch: ExpertScratch, routing: ExpertRouting, correction: CPUVector?) {
     let count = routing.expertsPerToken
-    scratch.chosen.withUnsafeMutableBufferPointer { chosen in
-      scratch.weights.withUnsafeMutableBufferPointer { weights in
-        guard let chosen = chosen.baseAddress, let weights = weights.baseAddress else { return }
-        nonisolated(unsafe) let (experts, factors) = (chosen, weights)
-        let (rows, piece) = (rowCount, 32)
-        workers.run((rows + piece - 1) / piece) { index, _ in
-          var chooser = ExpertChooser(routing)
-          for row in index * piece..<min((index + 1) * piece, rows) {
-            chooser.choose(
-              logits: scratch.logits.row(row), correction: correction?.values, experts: experts + row * count,
-              weights: factors + row * count)
-          }
+    scratch.withChoices { experts, weights, choosers in
+      // Each row has places of its own, and each worker a chooser of its own.
+      nonisolated(unsafe) let (experts, weights, choosers) = (experts, weights, choosers)
+      let (rows, piece) = (rowCount, 32)
+      workers.run((rows + piece - 1) / piece) { index, worker in
+        for row in index * piece..<min((index + 1) * piece, rows) {
+          choosers[worker].choose(
+            logits: scratch.logits.row(row), correction: correction?.values, experts: experts + row * count,
+            weights: weights + row * count)
         }
       }
     }
@@ -113,10 +140,10 @@ extension CPUOperators: ExpertOperators {
 
   /// output[r] = x[r] * matrices[e]^T for the rows r of each expert e. A piece of work is one expert's rows times some outputs.
   private func multiplyByExpert(
-    _ x: CPUActivations, _ matrices: [CPUMatrix], offsets: [Int32], into output: CPUActivations
+    _ x: CPUActivations, _ matrices: [CPUMatrix], _ scratch: ExpertScratch, into output: CPUActivations
   ) {
     let outputsPerPiece = 64
-    let used = matrices.indices.filter { offsets[$0] < offsets[$0 + 1] }
+    let (used, offsets) = (scratch.used, scratch.offsets)
     let pieces = (output.width + outputsPerPiece - 1) / outputsPerPiece
     workers.run(used.count * pieces) { piece, _ in
       let expert = used[piece / pieces]

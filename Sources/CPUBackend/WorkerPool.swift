@@ -1,5 +1,9 @@
 import CSIMD
 
+/// `nb_workers_run` for a closure, which allocates nothing: a step has dozens of jobs.
+@_silgen_name("nb_workers_run_closure")
+private func runClosure(_ workers: OpaquePointer, _ count: Int32, _ body: (Int, Int) -> Void)
+
 /// Threads that compute the pieces of a step. They spin shortly for the next job, then park; pieces are handed out dynamically.
 ///
 /// What a piece computes must not depend on which worker runs it, so that results don't depend on the thread count.
@@ -25,20 +29,7 @@ public final class WorkerPool: @unchecked Sendable {
   /// `worker` is below `threadCount`, and pieces that run at the same time have different ones, so it can index scratch
   /// memory. A call from inside a piece runs its pieces on the calling thread alone.
   public func run(_ count: Int, _ body: (_ piece: Int, _ worker: Int) -> Void) {
-    withoutActuallyEscaping(body) { body in
-      // In a struct, the closure is not wrapped for generic code, which would allocate.
-      withUnsafePointer(to: Job(body: body)) { pointer in
-        nb_workers_run(
-          workers, Int32(clamping: count),
-          { context, piece, worker in
-            context?.assumingMemoryBound(to: Job.self).pointee.body(Int(piece), Int(worker))
-          }, UnsafeMutableRawPointer(mutating: pointer))
-      }
-    }
-  }
-
-  private struct Job {
-    let body: (Int, Int) -> Void
+    runClosure(workers, Int32(clamping: count), body)
   }
 
   /// The processors this process may run on.

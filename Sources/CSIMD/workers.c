@@ -200,3 +200,25 @@ void nb_workers_run(nb_workers *workers, int count, nb_piece_function function, 
   }
   pthread_mutex_unlock(&workers->caller);
 }
+
+// A Swift closure that doesn't escape arrives as two words, its code and its context, and is called with Swift's convention. Taking it
+// apart here spares the caller the heap object that Swift makes of a closure before it gives out its address.
+typedef __attribute__((swiftcall)) void (*closure_code)(intptr_t piece, intptr_t worker,
+                                                        __attribute__((swift_context)) void *context);
+
+typedef struct closure {
+  closure_code code;
+  void *context;
+} closure;
+
+static void call_closure(void *context, int piece, int worker) {
+  const closure *body = context;
+  body->code(piece, worker, body->context);
+}
+
+__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code, void *context);
+
+__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code, void *context) {
+  closure body = {code, context};
+  nb_workers_run(workers, count, call_closure, &body);
+}

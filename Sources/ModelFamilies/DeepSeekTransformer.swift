@@ -68,7 +68,7 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
-    frame.run(batch, pool: pool, logits: logits) { for layer in layers { run(layer) } }
+    frame.run(batch, pool: pool, logits: logits) { for index in layers.indices { run(layers[index]) } }
   }
 
   private func run(_ layer: Layer) {

@@ -81,7 +81,8 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
     frame.run(batch, pool: pool, logits: logits) {
-      for (index, layer) in layers.enumerated() { run(layer, index) }
+      // By index: without specialisation an iterator allocates a frame for each element.
+      for index in layers.indices { run(layers[index], index) }
     }
   }
 

@@ -58,6 +58,12 @@ public struct StopMatcher: Sendable {
     patterns = stopStrings.map { Pattern(Array($0.utf8)) }
   }
 
+  /// Gives this copy memory of its own for the text of ordinary tokens, so that taking them in allocates nothing.
+  public mutating func reserveCapacity() {
+    held.reserveCapacity(patterns.reduce(64) { max($0, 64 + $1.bytes.count) })
+    patterns.reserveCapacity(patterns.count)
+  }
+
   /// The next part of the text; returns what can't belong to a stop string any more. After a match: always nothing.
   public mutating func append(_ text: String) -> String {
     guard match == nil else { return "" }
@@ -75,7 +81,7 @@ public struct StopMatcher: Sendable {
       held.removeLast(length)
       return release(held.count)
     }
-    return release(held.count - (patterns.map(\.matched).max() ?? 0))
+    return release(held.count - patterns.reduce(0) { max($0, $1.matched) })
   }
 
   /// Ends the text; returns what was held back. Nothing after a match.

@@ -27,6 +27,9 @@ int nb_workers_thread_count(const nb_workers *workers);
 /// threads: it runs its pieces one by one on the calling thread, under that thread's worker number.
 void nb_workers_run(nb_workers *workers, int count, nb_piece_function function, void *context);
 
+// Declared in Swift, where its last two parameters are one closure: see WorkerPool.
+//   void nb_workers_run_closure(nb_workers *, int, void (*code)(intptr_t piece, intptr_t worker), void *closure_context)
+
 #ifdef __cplusplus
 }
 #endif

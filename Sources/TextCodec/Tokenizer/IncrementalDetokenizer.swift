@@ -10,6 +10,7 @@ public struct IncrementalDetokenizer: Sendable {
   public init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool = true) {
     self.tokenizer = tokenizer
     self.skipSpecialTokens = skipSpecialTokens
+    pending.reserveCapacity(64)
   }
 
   /// The text that the next token completes; often empty inside a character of several tokens.
