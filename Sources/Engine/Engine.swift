@@ -5,12 +5,6 @@ import PagedCache
 import Synchronization
 import TextCodec
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// Serves requests with one model from one paged KV cache. All methods can be called from any thread or task.
 ///
 /// One thread of the engine's own runs the step loop; it waits without using the processor while there is nothing to do. What a
@@ -89,10 +83,20 @@ public final class Engine: Sendable {
     poolReason = plan.reason
     mailbox = Mailbox()
     published = StatisticsBox(statistics)
+    let delivery = Delivery(capacity: 4 * min(configuration.maxRunningRequests, 1024))
     let core = EngineCore(
-      loaded: loaded, configuration: configuration, cache: cache, mailbox: mailbox, published: published)
+      loaded: loaded, configuration: configuration, cache: cache, mailbox: mailbox, delivery: delivery,
+      published: published)
     identity = core.identity
-    try EngineThread.start(core)
+    try EngineThread.start { [mailbox] in
+      delivery.run()
+      mailbox.announceStop()
+    }
+    let transfer = Transfer(core)
+    do throws(EngineError) { try EngineThread.start { transfer.value.run() } } catch {
+      delivery.close()
+      throw error
+    }
   }
 
   deinit { _ = mailbox.post(.shutDown(drain: false)) }
@@ -199,30 +203,5 @@ public final class Engine: Sendable {
         .perform { core in continuation.resume(with: Swift.Result { try body(core) }) })
       if !isOpen { continuation.resume(throwing: EngineError.shutDown) }
     }
-  }
-}
-
-/// The engine's thread.
-enum EngineThread {
-  /// - Throws: `EngineError.stepFailed` if the system has no thread for us.
-  static func start(_ core: EngineCore) throws(EngineError) {
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-    pthread_attr_setstacksize(&attributes, 8 << 20)
-    let argument = Unmanaged.passRetained(core).toOpaque()
-    var thread = pthread_t()
-    let status = pthread_create(&thread, &attributes, body, argument)
-    guard status == 0 else {
-      Unmanaged<EngineCore>.fromOpaque(argument).release()
-      throw .stepFailed("the system has no thread for the engine: \(String(cString: strerror(status)))")
-    }
-  }
-
-  private static let body: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { argument in
-    guard let argument else { return nil }
-    Unmanaged<EngineCore>.fromOpaque(argument).takeRetainedValue().run()
-    return nil
   }
 }

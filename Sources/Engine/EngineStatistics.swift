@@ -17,8 +17,10 @@ public struct EngineStatistics: Hashable, Sendable {
   public var swapOuts = 0
   /// Time in the model.
   public var modelTime = Duration.zero
-  /// Processor time of the engine's thread in scheduling, sampling and delivery.
+  /// Processor time of the engine's thread outside of the model: scheduling, sampling, text.
   public var overheadTime = Duration.zero
+  /// Processor time of the thread that hands events to the clients' streams, beside the steps.
+  public var deliveryTime = Duration.zero
   public var speculation = SpeculationStatistics()
   public var kvCache = KVCacheStatistics()
 

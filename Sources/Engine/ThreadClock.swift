@@ -12,3 +12,8 @@ enum ThreadClock {
     return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
   }
 }
+
+extension Duration {
+  /// In whole nanoseconds.
+  var nanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
+}

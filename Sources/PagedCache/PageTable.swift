@@ -11,6 +11,9 @@ public struct PageTable: Sendable {
   public init() {}
 
   public var isEmpty: Bool { pages.isEmpty }
+
+  /// Makes room for the ids of `count` pages, so that later ones don't allocate.
+  public mutating func reserveCapacity(_ count: Int) { pages.reserveCapacity(count) }
 }
 
 /// A sequence's pages in the swap space: slot i holds page i.

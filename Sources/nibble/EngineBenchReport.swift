@@ -20,10 +20,13 @@ struct EngineBenchReport {
   private var promptTokens: Int { records.reduce(0) { $0 + $1.usage.promptTokens } }
   private var completionTokens: Int { records.reduce(0) { $0 + $1.usage.completionTokens } }
   private var hitRate: Double { promptTokens == 0 ? 0 : Double(statistics.cachedPromptTokens) / Double(promptTokens) }
-  private var overheadPerStep: Double {
-    Format.seconds(statistics.overheadTime) / Double(max(1, statistics.steps)) * 1e6
-  }
-  private var modelPerStep: Double { Format.seconds(statistics.modelTime) / Double(max(1, statistics.steps)) * 1e3 }
+  /// Microseconds.
+  private var overheadPerStep: Double { perStep(statistics.overheadTime) * 1e6 }
+  private var deliveryPerStep: Double { perStep(statistics.deliveryTime) * 1e6 }
+  /// Milliseconds.
+  private var modelPerStep: Double { perStep(statistics.modelTime) * 1e3 }
+
+  private func perStep(_ time: Duration) -> Double { Format.seconds(time) / Double(max(1, statistics.steps)) }
 
   /// Milliseconds.
   private var timeToFirstToken: Percentiles {
@@ -43,8 +46,8 @@ struct EngineBenchReport {
       "first token    \(timeToFirstToken.text) ms",
       "between tokens \(betweenTokens.text) ms",
       "latency        \(latency.text) ms",
-      "steps          \(statistics.steps): model \(number(modelPerStep, 2)) ms, overhead \(number(overheadPerStep)) us each; "
-        + "at most \(statistics.peakRunningRequests) requests at once",
+      "steps          \(statistics.steps): model \(number(modelPerStep, 2)) ms, overhead \(number(overheadPerStep)) us each, "
+        + "and delivery beside it \(number(deliveryPerStep)) us; at most \(statistics.peakRunningRequests) requests at once",
       "kv cache       \(cache.recipes): \(cache.bytesPerToken) bytes a token; at most "
         + "\(cache.peakActivePages * cache.pageSize) of \(cache.totalTokens) tokens in use",
       "preemptions    \(statistics.preemptions), \(statistics.swapOuts) of them swapped out; "
@@ -74,6 +77,7 @@ struct EngineBenchReport {
       "steps": .integer(Int64(statistics.steps)),
       "model_ms_per_step": .number(modelPerStep),
       "overhead_us_per_step": .number(overheadPerStep),
+      "delivery_us_per_step": .number(deliveryPerStep),
       "peak_running_requests": .integer(Int64(statistics.peakRunningRequests)),
       "draft_tokens": .integer(Int64(statistics.speculation.draftTokens)),
       "draft_acceptance_rate": .number(statistics.speculation.acceptanceRate),

@@ -174,6 +174,37 @@ private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Boo
     try await engine.checkIntegrity()
   }
 
+  @Test func highPriorityTakesASlot() async throws {
+    let long = try request(prompt(1, length: 30), maxTokens: 700)
+    let expected = try await makeEngine(try configure()).outcome(of: long)
+    let engine = try makeEngine(try configure(running: 1))
+    let low = engine.generate(long)
+    #expect(try await eventually(engine) { $0.generatedTokens > 0 })
+    // One of equal priority waits for the slot; one of higher priority gets it.
+    var waiting = try request(prompt(2, length: 20), maxTokens: 4)
+    let patient = engine.generate(waiting)
+    waiting.priority = 1
+    let urgent = engine.generate(waiting)
+    func collect(
+      _ stream: AsyncThrowingStream<GenerationEvent, any Error>
+    ) async throws -> (tokens: [GeneratedToken], preemptions: Int) {
+      var (tokens, preemptions): ([GeneratedToken], Int) = ([], 0)
+      for try await event in stream {
+        switch event {
+        case .token(let token): tokens.append(token)
+        case .finished(let completion): preemptions = completion.usage.preemptions
+        }
+      }
+      return (tokens, preemptions)
+    }
+    let (first, second, third) = (try await collect(urgent), try await collect(low), try await collect(patient))
+    #expect(second.tokens.map(\.id) == expected.tokens)
+    #expect(second.preemptions == 1)
+    let ends = [first, second, third].compactMap(\.tokens.last?.time)
+    #expect(ends.count == 3 && ends == ends.sorted())
+    try await engine.checkIntegrity()
+  }
+
   @Test func endsAtEndAndStopTokens() async throws {
     let engine = try makeEngine(try configure())
     let free = try await engine.outcome(of: request([3, 1, 4], maxTokens: 40)).tokens

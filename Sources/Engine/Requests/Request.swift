@@ -10,7 +10,7 @@ public struct Request: Sendable {
   public var sampling: SamplingParameters
   /// Completions of the prompt, which share its pages (OpenAI's `n`).
   public var choiceCount: Int
-  /// Requests of higher priority start first and are preempted last.
+  /// Requests of higher priority start first, in the place of running ones of lower priority if need be, and are preempted last.
   public var priority: Int
   /// Ends the request this long after its submission, finished or not.
   public var deadline: Duration?

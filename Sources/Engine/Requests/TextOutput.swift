@@ -9,6 +9,7 @@ struct TextOutput {
   init(tokenizer: Tokenizer?, stops: StopStrings?) {
     detokenizer = tokenizer.map { IncrementalDetokenizer($0, skipSpecialTokens: true) }
     self.stops = stops
+    self.stops?.matcher.reserveCapacity()
   }
 
   /// - Returns: the text that can be shown now, and the stop string that the text has reached.

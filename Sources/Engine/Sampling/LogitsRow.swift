@@ -48,7 +48,7 @@ struct LogitsRow {
     for (index, value) in values.enumerated() where value >= threshold {
       found.append(Candidate(token: Int32(index), logit: value))
     }
-    found.sort(by: Candidate.isBefore)
+    found.sortByLogit()
     return Array(found.prefix(count))
   }
 
@@ -73,17 +73,5 @@ struct LogitsRow {
       heap.swapAt(parent, smallest)
       parent = smallest
     }
-  }
-}
-
-/// A token that may be chosen.
-struct Candidate {
-  var token: Int32
-  var logit: Float
-  /// exp of the scaled logit, relative to the most likely token's 1.
-  var weight = 0.0
-
-  static func isBefore(_ a: Candidate, _ b: Candidate) -> Bool {
-    a.logit != b.logit ? a.logit > b.logit : a.token < b.token
   }
 }

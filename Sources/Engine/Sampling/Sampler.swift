@@ -89,7 +89,7 @@ struct Sampler {
     }
     var kept = collect(row, weights: weights, scratch: &scratch)
     // Most likely first; kept is what top-p leaves of the total weight.
-    scratch.candidates.sort(by: Candidate.isBefore)
+    scratch.candidates.sortByLogit()
     var before = 0.0
     var count = 0
     let target = kept * Double(parameters.topP)

@@ -4,7 +4,8 @@ import PagedCache
 ///
 /// Running sequences come in the order of service. Each takes one token a step while decoding; prompts share
 /// `chunkedPrefillSize` tokens a step. When pages run out, the last in the order is preempted, never one before it: so the
-/// first always completes, then the next, and nobody starves.
+/// first always completes, then the next, and nobody starves. A waiting sequence takes slot and pages from running ones only if
+/// their priority is lower than its own.
 final class Scheduler {
   /// A sequence's part of a step.
   struct Work {
@@ -49,6 +50,7 @@ final class Scheduler {
   func enqueueFork(_ sequence: GenerationSequence) {
     if running.count < configuration.maxRunningRequests {
       running.insertInOrder(sequence)
+      reserveCapacity(for: sequence)
     } else {
       cache.finish(&sequence.table, tokens: sequence.tokens)
       waiting.insertInOrder(sequence)
@@ -79,7 +81,7 @@ final class Scheduler {
       // A sequence that made room for others is gone, and so are all after it.
       if index < running.count, running[index] === sequence { index += 1 }
     }
-    while budget > 0, running.count < configuration.maxRunningRequests, let sequence = start(now: now) {
+    while budget > 0, let sequence = start(now: now) {
       let count = min(sequence.pendingCount, budget)
       if sequence.pendingCount > 1 { budget -= count }
       work.append(Work(sequence: sequence, tokenCount: count))
@@ -125,21 +127,38 @@ final class Scheduler {
       $0.sequence == ObjectIdentifier(sequence) && cache.availablePageCount <= $0.available
     }
     if isBlocked ?? false, !running.isEmpty { return nil }
+    if running.count >= configuration.maxRunningRequests {
+      guard let victim = running.last, canDisplaceOthers(sequence) else { return nil }
+      displace(victim)
+    }
     // Room for one more page each keeps a new sequence from being preempted at once.
     while !admit(sequence, headroom: running.count) {
       guard let victim = running.last, canDisplaceOthers(sequence) else {
         blocked = (ObjectIdentifier(sequence), cache.availablePageCount)
         return nil
       }
-      work.removeAll { $0.sequence === victim }
-      preempt(victim)
+      displace(victim)
     }
     blocked = nil
     waiting.removeAll { $0 === sequence }
     for earlier in waiting.prefix(index) { earlier.passedOver += 1 }
     running.insertInOrder(sequence)
+    reserveCapacity(for: sequence)
     if sequence.state.started == nil { sequence.state.started = now }
     return sequence
+  }
+
+  /// Makes a running sequence of lower priority wait, out of the step that is being planned.
+  private func displace(_ victim: GenerationSequence) {
+    work.removeAll { $0.sequence === victim }
+    preempt(victim)
+  }
+
+  /// Lets a sequence grow to its end without allocating in between.
+  private func reserveCapacity(for sequence: GenerationSequence) {
+    let count = sequence.state.prompt.count + sequence.state.maxTokens
+    sequence.tokens.reserveCapacity(count)
+    sequence.table.reserveCapacity(cache.pageCount(forTokens: count))
   }
 
   /// Whether pages of running sequences of lower priority would suffice.
