@@ -1,5 +1,6 @@
 import ArgumentParser
 import CPUBackend
+import Checkpoints
 import Engine
 import KVQuantization
 import ModelFamilies
@@ -33,6 +34,25 @@ struct CacheOptions: ParsableArguments {
     return CacheRecipes(
       key: try KVRecipe.named(kvCacheDtypeK ?? both), value: try KVRecipe.named(kvCacheDtypeV ?? both),
       rope: try kvCacheDtypeRope.map(KVRecipe.named))
+  }
+}
+
+extension CacheOptions {
+  /// A recipe for what the model doesn't store is a mistake, not something to pass over.
+  /// - Throws: `CommandFailure` for values of MLA, and for rotary keys of other attention.
+  func check(_ model: ModelConfiguration) throws {
+    if model.mla != nil, let kvCacheDtypeV, try KVRecipe.named(kvCacheDtypeV) != recipes().key {
+      throw CommandFailure(
+        .usage,
+        "--kv-cache-dtype-v \(kvCacheDtypeV): expected a model that stores values, found \(model.architecture.rawValue), whose "
+          + "latent is key and value in one; try --kv-cache-dtype for it and --kv-cache-dtype-rope for the rotary key")
+    }
+    if model.mla == nil, let kvCacheDtypeRope {
+      throw CommandFailure(
+        .usage,
+        "--kv-cache-dtype-rope \(kvCacheDtypeRope): expected a model with latent attention, found "
+          + "\(model.architecture.rawValue), whose rotary keys are its keys; try --kv-cache-dtype-k")
+    }
   }
 }
 
@@ -125,6 +145,7 @@ extension ModelOptions {
   /// - Throws: before any weight is read where no attention backend reads such a cache.
   func load(cache: CacheOptions? = nil, speculation: Speculation? = nil) throws -> ModelRuntime {
     let directory = try ModelLocation.resolve(model)
+    try cache?.check(ModelConfiguration(directory: directory))
     var bar = ProgressBar("loading \(directory)")
     return try ModelRuntime(
       directory: directory, attention: try attentionRequest(cache: cache, drafts: speculation?.draftTokenCount ?? 0),

@@ -81,6 +81,7 @@ extension RunPlan {
       directory: try ModelLocation.resolve(options.model),
       attention: try options.attentionRequest(cache: cache, drafts: configuration.speculation?.draftTokenCount ?? 0),
       configuration: configuration, weightType: options.weightType)
+    try cache.check(self.model)
     explain("model", "folder", options.folderReason)
     let both = cache.kvCacheDtype == nil ? "the default" : "--kv-cache-dtype"
     for name in ["dtype_k", "dtype_latent"] {

@@ -43,6 +43,21 @@ import Testing
     #expect(run.errors.contains(sentence), "\(run.errors)")
   }
 
+  /// Recipes of what a model doesn't store.
+  @Test(arguments: [
+    ("tiny-deepseek-v3", ["--kv-cache-dtype-v", "fp8"], "latent is key and value in one"),
+    ("tiny-qwen3", ["--kv-cache-dtype-rope", "fp8"], "expected a model with latent attention"),
+  ])
+  func refusesRecipesOfNothing(model: String, flags: [String], sentence: String) throws {
+    for command in [["generate", "hello"], ["logits", "--tokens", "1 2", "--output", "/dev/null"]] {
+      let run = try Command.run(command + ["--model", "\(repository)/Models/\(model)"] + flags)
+      #expect(run.status == 64 && run.errors.contains(sentence), "\(run.errors)")
+    }
+    let same = try Command.run(
+      ["generate", "hello", "--max-tokens", "1", "--model", Self.model, "--kv-cache-dtype-v", "nvfp4"])
+    #expect(same.status == 0, "\(same.errors)")
+  }
+
   @Test func refusesModelsWithoutALayerForIt() throws {
     let run = try Command.run(["generate", "--model", "\(repository)/Models/tiny-qwen3", "hello"] + Self.mtp)
     #expect(run.status != 0 && run.errors.contains("speculative decoding"), "\(run.errors)")

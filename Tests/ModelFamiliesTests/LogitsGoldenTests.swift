@@ -8,7 +8,10 @@ import Testing
 /// Logits against transformers in float32, with the same quantise-dequantise of what the cache holds.
 @Suite struct LogitsGoldenTests {
   static let dense = ["llama-rope-llama3", "llama-rope-linear", "qwen2", "qwen3", "qwen3-rope-yarn"]
-  static let others = ["qwen3-moe", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3", "deepseek-v3-fp8"]
+  static let others = [
+    "qwen3-moe", "deepseek-v2-lite", "deepseek-v2", "deepseek-v3", "deepseek-v3-mtp2", "deepseek-v3-fp8",
+    "deepseek-v3-fp8-ragged",
+  ]
   static let shipped = ["tiny-qwen3", "tiny-deepseek-v3"]
 
   /// Debug builds are slow: of the shipped models they see the first tokens and a third of the runs.

@@ -13,6 +13,7 @@ BASE = dict(
     tie_word_embeddings=False)
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
 YARN = dict(type="yarn", factor=4.0, original_max_position_embeddings=64)
+FP8 = dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic", weight_block_size=[128, 128])
 YARN_MLA = YARN | dict(factor=8.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.7)
 
 
@@ -62,8 +63,12 @@ CHECKPOINTS = {
     "deepseek-v3-fp8": (deepseek(3, num_attention_heads=128, num_key_value_heads=128, num_hidden_layers=1, q_lora_rank=32,
                                  kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=32, v_head_dim=8,
                                  first_k_dense_replace=0, n_routed_experts=4, n_group=2, topk_group=1, num_experts_per_tok=2,
-                                 quantization_config=dict(quant_method="fp8", fmt="e4m3", activation_scheme="dynamic",
-                                                          weight_block_size=[128, 128])), 1),
+                                 quantization_config=FP8), 1),
+    # Weights that end in the midst of a block, in both directions and where two are stacked.
+    "deepseek-v3-fp8-ragged": (deepseek(3, num_attention_heads=2, num_key_value_heads=2, num_hidden_layers=2, hidden_size=200,
+                                        intermediate_size=150, moe_intermediate_size=136, q_lora_rank=136, qk_nope_head_dim=48,
+                                        v_head_dim=80, n_routed_experts=2, n_group=1, topk_group=1, num_experts_per_tok=1,
+                                        quantization_config=FP8), 1),
 }
 
 
@@ -163,9 +168,13 @@ def block_dequantized(codes, scales):
 
 
 def make(name):
+    """`tensors` of a named checkpoint."""
+    return tensors(CHECKPOINTS[name][0], seed=sum(map(ord, name)))
+
+
+def tensors(config, seed):
     """(tensors as stored, the same weights in float32)."""
-    config, _ = CHECKPOINTS[name]
-    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    generator = torch.Generator().manual_seed(seed)
     stored, exact = {}, {}
     for tensor, shape in shapes(config):
         value = random_tensor(tensor, shape, generator)
