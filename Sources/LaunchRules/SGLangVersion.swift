@@ -16,8 +16,12 @@ public struct SGLangVersion: Hashable, Sendable {
   public let bothMHA: [String]
   /// Backends whose own validator refuses FP4 although the handler's list has them.
   public let refusedByOwnValidator: [String]
-  /// --enable-unified-memory is refused with FP4.
-  public let refusesUnifiedMemory: Bool
+  /// Devices that FP4 runs on.
+  public let devices: [String]
+  /// Options that FP4 doesn't go with.
+  public let refusedOptions: [String]
+  /// NVFP4 as a recipe of its own, with its resolution of backends; nil before there was one.
+  public let nvfp4: SGLangNVFP4?
 
   public static let known = [introduction, release0523]
 
@@ -33,7 +37,7 @@ public struct SGLangVersion: Hashable, Sendable {
     decodeBesideFA4MHA: ["triton", "torch_native", "flex_attention"],
     bothMLA: ["cutlass_mla", "flashinfer", "trtllm_mla", "flashmla"],
     bothMHA: ["triton", "torch_native", "flex_attention", "trtllm_mha"], refusedByOwnValidator: [],
-    refusesUnifiedMemory: false)
+    devices: ["cuda"], refusedOptions: [], nvfp4: nil)
 
   /// The release of autumn 2026.
   public static let release0523 = SGLangVersion(
@@ -43,55 +47,19 @@ public struct SGLangVersion: Hashable, Sendable {
     ], decodeBesideFA4MLA: ["flashinfer", "trtllm_mla"],
     decodeBesideFA4MHA: ["triton", "torch_native", "flex_attention"], bothMLA: ["flashinfer", "trtllm_mla"],
     bothMHA: ["triton", "torch_native", "flex_attention", "trtllm_mha"], refusedByOwnValidator: ["trtllm_mla"],
-    refusesUnifiedMemory: true)
+    devices: ["cuda"], refusedOptions: ["enable-unified-memory"], nvfp4: .release0523)
 
-  /// NVFP4 as a recipe of its own, with its resolution of backends.
-  public var hasNVFP4: Bool { recipes.contains("nvfp4") }
-}
+  /// Whether a recipe's name means something there, be it refused.
+  func knows(_ recipe: String) -> Bool { recipes.contains(recipe) || retiredRecipes[recipe] != nil }
 
-/// A row of the documented support matrix.
-public struct SGLangBackend: Hashable, Sendable {
-  public let name: String
-  /// Page sizes the kernel works in; empty for any.
-  public let pageSizes: [Int]
-  public let fp8: Bool
-  /// Speculation with one branch, with several.
-  public let draftsChain: Bool
-  public let draftsTree: Bool
-  public let prefillOnly: Bool
+  /// Backends that a launch without one gets: by compute capability (nil for any other) and kind of attention.
+  static let defaults: [(capabilities: [Int]?, mha: String, mla: String)] = [
+    ([90], "fa3", "fa3"), ([100, 103], "trtllm_mha", "flashinfer"), (nil, "flashinfer", "triton"),
+  ]
 
-  private init(
-    _ name: String, pages: [Int] = [], fp8: Bool, chain: Bool, tree: Bool, prefillOnly: Bool = false
-  ) {
-    self.name = name
-    pageSizes = pages
-    self.fp8 = fp8
-    draftsChain = chain
-    draftsTree = tree
-    self.prefillOnly = prefillOnly
+  /// nil where it depends on a GPU that isn't known.
+  func defaultBackend(usesMLA: Bool, capability: Int?) -> String? {
+    guard let capability else { return nil }
+    return Self.defaults.first { $0.capabilities?.contains(capability) ?? true }.map { usesMLA ? $0.mla : $0.mha }
   }
-
-  public static let mha = [
-    SGLangBackend("flashinfer", fp8: true, chain: true, tree: true),
-    SGLangBackend("fa3", fp8: true, chain: true, tree: true),
-    SGLangBackend("fa4", pages: [128], fp8: false, chain: false, tree: false, prefillOnly: true),
-    SGLangBackend("triton", fp8: false, chain: true, tree: true),
-    SGLangBackend("torch_native", fp8: true, chain: false, tree: false),
-    SGLangBackend("flex_attention", fp8: false, chain: false, tree: false),
-    SGLangBackend("trtllm_mha", pages: [16, 32, 64, 128], fp8: true, chain: true, tree: false),
-    SGLangBackend("dual_chunk_flash_attn", fp8: false, chain: false, tree: false),
-  ]
-
-  public static let mla = [
-    SGLangBackend("flashinfer", fp8: false, chain: true, tree: false),
-    SGLangBackend("flashmla", pages: [64], fp8: true, chain: true, tree: false),
-    SGLangBackend("cutlass_mla", pages: [128], fp8: true, chain: true, tree: false),
-    SGLangBackend("trtllm_mla", pages: [32, 64], fp8: true, chain: true, tree: false),
-    SGLangBackend("fa3", fp8: false, chain: true, tree: true),
-    SGLangBackend("triton", fp8: false, chain: true, tree: true),
-    SGLangBackend("fa4", pages: [1], fp8: false, chain: false, tree: false, prefillOnly: true),
-  ]
-
-  /// Backends of other platforms.
-  public static let elsewhere = ["aiter", "wave", "ascend", "intel_xpu", "intel_amx"]
 }

@@ -26,6 +26,8 @@ struct CheckLaunchCommand: ParsableCommand {
   var computeCapability: String?
   @Flag(help: "Print one JSON object.")
   var json = false
+  @Flag(help: "Print the rules of every known version, and judge nothing.")
+  var rules = false
   @Argument(parsing: .postTerminator, help: "The command line to judge.")
   var arguments: [String] = []
 
@@ -37,9 +39,10 @@ struct CheckLaunchCommand: ParsableCommand {
       let known = SGLangVersion.known.map(\.name).joined(separator: " or ")
       throw CommandFailure(.usage, "unknown version '\(engineVersion)' of sglang; expected \(known)")
     }
+    if rules { return Console.write(SGLangVersion.table + "\n") }
     let launch = LaunchArguments(arguments)
     let verdict = SGLangCheck(version: version, context: try context(launch)).judge(launch)
-    Console.write((json ? Self.json(verdict).serialized(pretty: true) : Self.text(verdict)) + "\n")
+    Console.write((json ? Self.json(verdict).serialized(pretty: true) : verdict.text) + "\n")
     if verdict.severity == .refuses { throw ExitCode(1) }
   }
 
@@ -70,23 +73,6 @@ struct CheckLaunchCommand: ParsableCommand {
     return major * 10 + minor
   }
 
-  private static func text(_ verdict: LaunchVerdict) -> String {
-    var lines = ["\(verdict.word): prefill \(verdict.prefillBackend ?? "?"), decode \(verdict.decodeBackend ?? "?")"]
-    lines += verdict.findings.sorted { $0.severity > $1.severity }.map {
-      "  \(word($0.severity)): \($0.text) [\($0.rule)]"
-    }
-    if let alternative = verdict.alternative { lines.append("instead: \(alternative)") }
-    return lines.joined(separator: "\n")
-  }
-
-  private static func word(_ severity: LaunchFinding.Severity) -> String {
-    switch severity {
-    case .note: "note"
-    case .degrades: "warning"
-    case .refuses: "error"
-    }
-  }
-
   private static func json(_ verdict: LaunchVerdict) -> JSONValue {
     [
       "verdict": .string(verdict.word),
@@ -94,7 +80,7 @@ struct CheckLaunchCommand: ParsableCommand {
       "decode_backend": verdict.decodeBackend.map { .string($0) } ?? .null,
       "findings": .array(
         verdict.findings.map {
-          ["severity": .string(word($0.severity)), "text": .string($0.text), "rule": .string($0.rule)]
+          ["severity": .string($0.severity.word), "text": .string($0.text), "rule": .string($0.rule)]
         }),
       "alternative": verdict.alternative.map { .string($0) } ?? .null,
     ]

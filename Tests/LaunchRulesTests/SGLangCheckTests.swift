@@ -15,7 +15,7 @@ import Testing
   @Test(arguments: SGLangVersion.known, [false, true])
   func allowLists(version: SGLangVersion, mla: Bool) {
     let recipe = version == .introduction ? "fp4_e2m1" : "fp4_mx_block16"
-    for backend in mla ? SGLangBackend.mla : SGLangBackend.mha where !backend.prefillOnly {
+    for backend in SGLangBackend.all(usesMLA: mla) where !backend.prefillOnly {
       let name = backend.name
       let both = Self.judge("--kv-cache-dtype \(recipe) --attention-backend \(name)", mla: mla, version: version)
       let listed = (mla ? version.bothMLA : version.bothMHA).contains(name)
@@ -47,7 +47,7 @@ import Testing
     ("--kv-cache-dtype nvfp4 --prefill-kv-cache-dequant-dtype nvfp4", false, 120, "refuses", "native nvfp4 prefill"),
     ("--kv-cache-dtype nvfp4 --prefill-kv-cache-dequant-dtype fp8_e4m3", false, 100, "starts", ""),
     ("--kv-cache-dtype fp8_e4m3 --prefill-kv-cache-dequant-dtype nvfp4", false, 100, "refuses", "goes with"),
-    ("--kv-cache-dtype nvfp4 --prefill-kv-cache-dequant-dtype int8", false, 100, "refuses", "expected auto"),
+    ("--kv-cache-dtype nvfp4 --prefill-kv-cache-dequant-dtype int8", false, 100, "refuses", "expected one of auto"),
     ("--kv-cache-dtype nvfp4 --disaggregation-mode prefill", false, 100, "refuses", "disaggregation"),
     ("--kv-cache-dtype nvfp4 --enable-hierarchical-cache", false, 100, "refuses", "hierarchical"),
     ("--kv-cache-dtype nvfp4 --enable-lmcache", false, 100, "refuses", "lmcache"),
@@ -72,7 +72,7 @@ import Testing
     ),
     ("--kv-cache-dtype nvfp4 --page-size 30", false, 100, "refuses", "multiple of 4"),
     ("--kv-cache-dtype nvfp4 --page-size 48", false, 100, "degrades", "becomes 64"),
-    ("--kv-cache-dtype fp4_mx_block16 --device npu --attention-backend triton", false, 100, "refuses", "expected CUDA"),
+    ("--kv-cache-dtype fp4_mx_block16 --device npu --attention-backend triton", false, 100, "refuses", "expected cuda"),
     (
       "--kv-cache-dtype fp4_mx_block16 --attention-backend triton --enable-unified-memory", false, 90, "refuses",
       "unified"
@@ -97,6 +97,19 @@ import Testing
       "documented for 1"
     ),
     ("--attention-backend fa3 --page-size zero", false, 90, "refuses", "positive number"),
+    ("--attention-backend triton --page-size 64", false, 90, "degrades", "64 is not documented"),
+    ("--attention-backend flashinfer --page-size 16", true, 90, "degrades", "pages of 1"),
+    ("--attention-backend cutlass_mla --page-size 64", true, 100, "degrades", "becomes 128"),
+    (
+      "--attention-backend fa3 --speculative-algorithm EAGLE --speculative-eagle-topk 2 --page-size 64", true, 90,
+      "degrades", "pages of 1 only"
+    ),
+    (
+      "--attention-backend fa3 --speculative-algorithm EAGLE --speculative-eagle-topk 2 --page-size 1", true, 90,
+      "starts", ""
+    ),
+    ("--kv-cache-dtype nvfp4 --disaggregation-mode null", false, 100, "starts", ""),
+    ("--kv-cache-dtype nvfp4 --prefill-kv-cache-dequant-dtype", false, 100, "refuses", "expected one of auto"),
   ])
   func judges(line: String, mla: Bool, capability: Int, word: String, text: String) {
     let verdict = Self.judge(line, mla: mla, capability: capability)
