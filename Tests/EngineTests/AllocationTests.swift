@@ -91,12 +91,12 @@ struct AllocationTests {
     }
   }
 
-  @Test(arguments: ShippedModelTests.models, [1, 8, 32])
+  @Test(arguments: TestModels.shipped, [1, 8, 32])
   func decodingAllocatesNothing(model: String, sequences: Int) async throws {
     let log = Log()
     let configuration = try EngineConfiguration(poolSize: .tokens(8192), maxRunningRequests: 32, threadCount: 2)
     var loaded = try LoadedModel(
-      ModelRuntime(directory: ShippedModelTests.directory(model), threadCount: 2), configuration: configuration)
+      ModelRuntime(directory: TestModels.directory(model), threadCount: 2), configuration: configuration)
     loaded.model = CountingModel(loaded.model, log: log)
     let engine = try Engine(loaded, configuration: configuration)
     // The first time, arrays grow to what the requests need.

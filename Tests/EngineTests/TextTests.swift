@@ -4,7 +4,7 @@ import TextCodec
 
 @Suite struct TextTests {
   private func engine() throws -> (engine: Engine, tokenizer: Tokenizer) {
-    let tokenizer = try Tokenizer(contentsOf: ShippedModelTests.directory("tiny-qwen3"))
+    let tokenizer = try Tokenizer(contentsOf: TestModels.directory("tiny-qwen3"))
     let model = FakeModel(vocabularySize: 4000)
     let engine = try Engine(
       LoadedModel(model: model, tokenizer: tokenizer, fingerprint: "text", arithmetic: "fake"),
