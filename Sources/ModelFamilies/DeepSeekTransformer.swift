@@ -114,6 +114,11 @@ extension DeepSeekTransformer: DraftingModel {
       normed, at: whole, width: hiddenSize, headCount: 1, into: draft.concatenated,
       at: HeadSpans(first: hiddenSize, stride: hiddenSize))
     operators.linear(draft.concatenated, draft.projection, bias: nil, accumulate: false, into: hidden)
+    guard !logits.isEmpty || !states.isEmpty else {
+      // Only what the layer keeps of the tokens is wanted.
+      operators.rmsNorm(hidden, weight: draft.layer.inputNorm, epsilon: epsilon, into: normed)
+      return draft.layer.attention.store(normed, operators: operators)
+    }
     run(draft.layer)
     if !logits.isEmpty {
       operators.logits(hidden, norm: draft.norm, epsilon: epsilon, head: draft.head, into: logits)

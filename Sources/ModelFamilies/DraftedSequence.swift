@@ -25,6 +25,7 @@ public struct DraftedSequence {
     _ batch: StepBatch, pool main: PagePool, logits: UnsafeMutableBufferPointer<Float>
   ) throws {
     let width = model.hiddenSize
+    let none = UnsafeMutableBufferPointer<Float>(start: nil, count: 0)
     var hidden = [Float](repeating: 0, count: batch.tokenCount * width)
     try hidden.withUnsafeMutableBufferPointer { try model.forward(batch, pool: main, logits: logits, hidden: $0) }
     for layer in 0..<model.draftLayerCount {
@@ -34,8 +35,8 @@ public struct DraftedSequence {
       try previous.withUnsafeBufferPointer { previous in
         try hidden.withUnsafeMutableBufferPointer { hidden in
           try model.draft(
-            batch, layer: layer, pool: pool, previousHidden: previous,
-            logits: UnsafeMutableBufferPointer(start: nil, count: 0), hidden: hidden)
+            batch, layer: layer, pool: pool, previousHidden: previous, logits: none,
+            hidden: layer + 1 < model.draftLayerCount ? hidden : none)
         }
       }
     }

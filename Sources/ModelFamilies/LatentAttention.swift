@@ -87,18 +87,21 @@ struct LatentAttention<Ops: LatentOperators> {
     self.arrays = arrays
   }
 
+  /// Stores the step's latents and rotary keys.
+  func store(_ x: Ops.Activations, operators: Ops) {
+    let (latent, rope) = (mla.kvLoraRank, mla.qkRopeHeadDimension)
+    operators.linear(x, compress, bias: compressBias, accumulate: false, into: arrays.compressed)
+    operators.rmsNormHeads(
+      arrays.compressed, columns: 0..<latent, headDimension: latent, weight: norm, epsilon: epsilon)
+    operators.rotate(arrays.compressed, columns: 0..<latent + rope, headDimension: latent + rope)
+    operators.store(arrays.compressed, keys: 0..<latent, values: latent..<latent + rope, layer: layer)
+  }
+
   /// Stores the step's latents and rotary keys, attends to the cache, and adds the result to `residual`.
   func callAsFunction(_ x: Ops.Activations, operators: Ops, into residual: Ops.Activations) {
     let (latent, rope) = (mla.kvLoraRank, mla.qkRopeHeadDimension)
     let (nope, value) = (mla.qkNopeHeadDimension, mla.valueHeadDimension)
-    let columns = 0..<latent + rope
-
-    operators.linear(x, compress, bias: compressBias, accumulate: false, into: arrays.compressed)
-    operators.rmsNormHeads(
-      arrays.compressed, columns: 0..<latent, headDimension: latent, weight: norm, epsilon: epsilon)
-    operators.rotate(arrays.compressed, columns: columns, headDimension: latent + rope)
-    operators.store(arrays.compressed, keys: 0..<latent, values: latent..<latent + rope, layer: layer)
-
+    store(x, operators: operators)
     projectQueries(x, operators: operators)
     operators.rotate(arrays.queries, columns: 0..<heads * (nope + rope), headDimension: nope + rope)
     operators.multiplyHeads(
