@@ -25,6 +25,7 @@ import Testing
     ("offsets", { try RecordPicture.offsets() }),
     ("interleaving", { try RecordPicture.interleaving() }),
     ("sizes", { try ModelSizes.table() }),
+    ("gate", { GateTable.markdown() }),
     ("errors", { try ErrorFigures.tables() }),
   ]
 
