@@ -1,4 +1,5 @@
 // Weights of tokens. One code for all levels: 16 lanes that the compiler maps to whatever vectors it has, summed in a fixed order.
+#include "csimd_level.h"
 #include "csimd_sampling.h"
 
 #include <math.h>
@@ -57,7 +58,7 @@ double nb_token_weights_sum(const nb_token_weights *weights, double *blocks) {
   return total;
 }
 
-int64_t nb_logits_maximum(const float *logits, int64_t count) {
+static inline __attribute__((always_inline)) int64_t maximum(const float *logits, int64_t count) {
   float best = -INFINITY;
   int64_t best_start = -1;
   uint32_t nan = 0;
@@ -91,4 +92,18 @@ int64_t nb_logits_maximum(const float *logits, int64_t count) {
   // Only the first block that has the maximum is searched again.
   while (logits[best_start] != best) best_start++;
   return best_start;
+}
+
+#if defined(__x86_64__)
+// The same code, compiled for wider registers.
+__attribute__((target("avx2"))) static int64_t maximum_avx2(const float *logits, int64_t count) {
+  return maximum(logits, count);
+}
+#endif
+
+int64_t nb_logits_maximum(const float *logits, int64_t count) {
+#if defined(__x86_64__)
+  if (nb_level_active() != NB_LEVEL_PORTABLE) return maximum_avx2(logits, count);
+#endif
+  return maximum(logits, count);
 }

@@ -3,11 +3,21 @@ import Synchronization
 /// Hands events to their streams on a thread of its own. Waking a client's task costs more than anything else that a token costs the
 /// engine; so the step loop leaves its events here, all of a step at once, and goes on.
 final class Delivery: Sendable {
-  typealias Continuation = AsyncThrowingStream<GenerationEvent, any Error>.Continuation
-
   enum Item: Sendable {
-    case event(GenerationEvent, Continuation)
-    case end(EngineError?, Continuation)
+    case token(Token, EventStream)
+    case finished(Completion, EventStream)
+    case end(EngineError?, EventStream)
+  }
+
+  /// A `GeneratedToken` on its way.
+  struct Token: Sendable {
+    var choice: Int
+    var id: Int32
+    var text: String
+    var logprob: Double?
+    var topLogprobs: [TokenLogprob]
+    var time: Moment
+    var logitsDigest: UInt64?
   }
 
   private struct State {
@@ -63,12 +73,30 @@ final class Delivery: Sendable {
       }
       for item in items {
         switch item {
-        case .event(let event, let continuation): continuation.yield(event)
-        case .end(let error, let continuation): continuation.finish(throwing: error)
+        case .token(let token, let stream): stream.continuation.yield(.token(GeneratedToken(token)))
+        case .finished(let completion, let stream): stream.continuation.yield(.finished(completion))
+        case .end(let error, let stream): stream.continuation.finish(throwing: error)
         }
       }
       items.removeAll(keepingCapacity: true)
       nanoseconds.store(ThreadClock.now.nanoseconds, ordering: .relaxed)
     }
+  }
+}
+
+/// Where a request's events go.
+final class EventStream: Sendable {
+  typealias Continuation = AsyncThrowingStream<GenerationEvent, any Error>.Continuation
+
+  let continuation: Continuation
+
+  init(_ continuation: Continuation) { self.continuation = continuation }
+}
+
+extension GeneratedToken {
+  fileprivate init(_ token: Delivery.Token) {
+    self.init(
+      choice: token.choice, id: token.id, text: token.text, logprob: token.logprob, topLogprobs: token.topLogprobs,
+      time: token.time.instant, logitsDigest: token.logitsDigest)
   }
 }

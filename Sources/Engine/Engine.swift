@@ -117,7 +117,7 @@ public final class Engine: Sendable {
       }
       let id = mailbox.nextID()
       let state = RequestState(
-        id: id, request: request, prompt: prompt, maxTokens: maxTokens, stops: stops, continuation: continuation)
+        id: id, request: request, prompt: prompt, maxTokens: maxTokens, stops: stops, stream: EventStream(continuation))
       // The handler keeps the engine alive as long as the stream is read.
       continuation.onTermination = { [self] reason in
         if case .cancelled = reason { _ = mailbox.post(.cancel(id: id)) }

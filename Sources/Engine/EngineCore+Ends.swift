@@ -21,15 +21,15 @@ extension EngineCore {
     state.choices.removeAll { $0 === sequence }
     let isLast = state.choices.isEmpty
     if isLast { forget(state) }
-    outbox.append(.event(.finished(completion), state.continuation))
+    outbox.append(.finished(completion, state.stream))
     guard isLast else { return }
     // Choices that the prompt's end would have made end with the first one.
     if !state.hasForked {
       for choice in 1..<state.request.choiceCount {
-        outbox.append(.event(.finished(completion.of(choice: choice)), state.continuation))
+        outbox.append(.finished(completion.of(choice: choice), state.stream))
       }
     }
-    outbox.append(.end(nil, state.continuation))
+    outbox.append(.end(nil, state.stream))
   }
 
   /// Ends all of a request's choices.
@@ -44,7 +44,7 @@ extension EngineCore {
     }
     state.choices = []
     forget(state)
-    outbox.append(.end(error, state.continuation))
+    outbox.append(.end(error, state.stream))
   }
 
   func forget(_ state: RequestState) {
@@ -54,7 +54,7 @@ extension EngineCore {
     statistics.finishedRequests += 1
   }
 
-  func expire(now: ContinuousClock.Instant) {
+  func expire(now: Moment) {
     for state in Array(requests.values) {
       if let expiry = state.expiry, expiry <= now { end(state, reason: .deadline) }
     }
@@ -64,9 +64,9 @@ extension EngineCore {
   func timings(of sequence: GenerationSequence) -> Timings {
     var timings = Timings()
     let state = sequence.state
-    let started = state.started ?? ContinuousClock.now
+    let started = state.started ?? Moment.now
     timings.queued = started - state.submitted
-    let first = sequence.firstToken ?? ContinuousClock.now
+    let first = sequence.firstToken ?? Moment.now
     timings.timeToFirstToken = first - state.submitted
     timings.prefill = first - started
     if let last = sequence.lastToken { timings.decode = last - first }

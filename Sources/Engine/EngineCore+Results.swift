@@ -6,7 +6,7 @@ extension EngineCore {
   /// - Parameters:
   ///   - row: the next row of logits; moves on by this sequence's.
   ///   - rows: the sequence's rows of the batch.
-  func settle(_ work: Scheduler.Work, row: inout Int, rows: Range<Int>, now: ContinuousClock.Instant) {
+  func settle(_ work: Scheduler.Work, row: inout Int, rows: Range<Int>, now: Moment) {
     let sequence = work.sequence
     let state = sequence.state
     // Another choice of the same request may have failed in this step, and this one with it.
@@ -34,7 +34,7 @@ extension EngineCore {
   /// Takes in a step over a sequence's last token and the drafts behind it: the sampler chooses at each place, up to its first choice
   /// that is not the draft. Nothing is left of the other drafts.
   func check(
-    _ sequence: GenerationSequence, row: inout Int, firstRow: Int, now: ContinuousClock.Instant
+    _ sequence: GenerationSequence, row: inout Int, firstRow: Int, now: Moment
   ) {
     let drafts = sequence.drafts
     sequence.drafts = []
@@ -92,28 +92,28 @@ extension EngineCore {
 
   /// Chooses a sequence's next token, tells the client, and ends the sequence where it is complete.
   func generate(
-    _ sequence: GenerationSequence, from values: UnsafeMutableBufferPointer<Float>, now: ContinuousClock.Instant
+    _ sequence: GenerationSequence, from values: UnsafeMutableBufferPointer<Float>, now: Moment
   ) {
     let state = sequence.state
-    let sampling = state.request.sampling
     let position = sequence.tokens.count
     let digest = state.request.digestsLogits ? XXH64.hash(UnsafeRawBufferPointer(values)) : nil
     guard let token = sequence.sampler.sample(values, position: position, scratch: &scratch) else {
       return fail(state, .nonFiniteLogits(position: position - 1))
     }
-    let logprobs = sequence.sampler.logprobs(values, token: token, scratch: &scratch)
+    let wantsLogprobs = state.request.sampling.logprobs != nil
+    let logprobs = wantsLogprobs ? sequence.sampler.logprobs(values, token: token, scratch: &scratch) : nil
     sequence.tokens.append(token)
     if sequence.firstToken == nil { sequence.firstToken = now }
     sequence.lastToken = now
     statistics.generatedTokens += 1
 
-    let isEnd = !sampling.ignoreEOS && loaded.endTokens.contains(token)
-    let isStopToken = isEnd || sampling.stopTokenIDs.contains(token)
+    let isEnd = !state.request.sampling.ignoreEOS && loaded.endTokens.contains(token)
+    let isStopToken = isEnd || state.request.sampling.stopTokenIDs.contains(token)
     let (text, matchedStop) = isStopToken ? ("", nil) : sequence.text.append(token)
-    let event = GeneratedToken(
+    let event = Delivery.Token(
       choice: sequence.choice, id: token, text: text, logprob: logprobs?.own.logprob,
       topLogprobs: logprobs?.top ?? [], time: now, logitsDigest: digest)
-    outbox.append(.event(.token(event), state.continuation))
+    outbox.append(.token(event, state.stream))
     if isStopToken {
       finish(sequence, reason: .stop, matchedStop: isEnd ? nil : "\(token)")
     } else if let matchedStop {

@@ -28,7 +28,7 @@ final class EngineCore {
   let speculator: Speculator?
   var statistics: EngineStatistics
   /// When the next deadline passes, if any request has one.
-  var nextExpiry: ContinuousClock.Instant?
+  var nextExpiry: Moment?
   /// Processor time of this thread in the model, in this turn of the loop.
   private var busyInModel = Duration.zero
   private var isDraining = false
@@ -91,7 +91,7 @@ final class EngineCore {
     case .submit(let state):
       if isStopped || isDraining {
         mailbox.queuedCount.subtract(1, ordering: .relaxed)
-        outbox.append(.end(.shutDown, state.continuation))
+        outbox.append(.end(.shutDown, state.stream))
       } else {
         accept(state)
       }
@@ -123,7 +123,7 @@ final class EngineCore {
   // MARK: A step
 
   private func step() {
-    let start = ContinuousClock.now
+    let start = Moment.now
     if let nextExpiry, nextExpiry <= start { expire(now: start) }
     scheduler.plan(now: start)
     statistics.peakRunningRequests = max(statistics.peakRunningRequests, scheduler.running.count)
@@ -149,7 +149,7 @@ final class EngineCore {
       return
     }
     statistics.steps += 1
-    let now = ContinuousClock.now
+    let now = Moment.now
     var row = 0
     for (index, work) in scheduler.work.enumerated() {
       let rows = Int(batch.queryOffsets[index])..<Int(batch.queryOffsets[index + 1])
@@ -170,10 +170,10 @@ final class EngineCore {
 
   /// Times what the model does, apart from what the engine does around it.
   private func inModel(_ body: () throws -> Void) rethrows {
-    let (start, busy) = (ContinuousClock.now, ThreadClock.now)
+    let (start, busy) = (Moment.now, ThreadClock.now)
     defer {
       busyInModel += ThreadClock.now - busy
-      statistics.modelTime += ContinuousClock.now - start
+      statistics.modelTime += Moment.now - start
     }
     try body()
   }
@@ -186,12 +186,18 @@ final class EngineCore {
       sequence.state.isQueued = false
       mailbox.queuedCount.subtract(1, ordering: .relaxed)
     }
-    let tokens = sequence.tokens[start..<end]
-    let pages = sequence.table.pages.prefix(cache.pageCount(forTokens: end + sequence.drafts.count))
-    if sequence.drafts.isEmpty {
-      batch.append(tokens: tokens, start: start, pages: pages, logits: work.wantsLogits ? .last : .none)
-    } else {
-      batch.append(tokens: tokens + sequence.drafts, start: start, pages: pages, logits: .all)
+    let pageCount = cache.pageCount(forTokens: end + sequence.drafts.count)
+    guard sequence.drafts.isEmpty else {
+      return batch.append(
+        tokens: sequence.tokens[start..<end] + sequence.drafts, start: start,
+        pages: sequence.table.pages.prefix(pageCount), logits: .all)
+    }
+    sequence.tokens.withUnsafeBufferPointer { tokens in
+      sequence.table.pages.withUnsafeBufferPointer { pages in
+        batch.append(
+          tokens: UnsafeBufferPointer(rebasing: tokens[start..<end]), start: start,
+          pages: UnsafeBufferPointer(rebasing: pages.prefix(pageCount)), logits: work.wantsLogits ? .last : .none)
+      }
     }
   }
 
@@ -207,7 +213,7 @@ final class EngineCore {
       do {
         try forward([work])
         var row = 0
-        settle(work, row: &row, rows: 0..<batch.tokenCount, now: ContinuousClock.now)
+        settle(work, row: &row, rows: 0..<batch.tokenCount, now: Moment.now)
       } catch {
         // What the failed step has stored is not to be trusted.
         fail(work.sequence.state, EngineError.stepFailed("\(error)"))

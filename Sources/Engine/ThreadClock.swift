@@ -14,6 +14,10 @@ enum ThreadClock {
 }
 
 extension Duration {
-  /// In whole nanoseconds.
-  var nanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
+  /// In whole nanoseconds; the largest number for what is longer than three centuries.
+  var nanoseconds: Int64 {
+    let (seconds, attoseconds) = components
+    return seconds > Int64.max / 1_000_000_000 - 1
+      ? .max : seconds * 1_000_000_000 + attoseconds / 1_000_000_000
+  }
 }

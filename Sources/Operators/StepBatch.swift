@@ -47,14 +47,29 @@ public struct StepBatch: Sendable {
   public mutating func append(
     tokens: some Collection<Int32>, start: Int, pages: some Collection<Int32>, logits: LogitsRequest
   ) {
-    precondition(!tokens.isEmpty, "a sequence in a step brings at least one token")
     let first = tokenIDs.count
     tokenIDs.append(contentsOf: tokens)
+    pageTables.append(contentsOf: pages)
+    close(first: first, start: start, logits: logits)
+  }
+
+  /// The same for memory, which is what an engine has: not generic, so as fast as it can be for callers in other modules.
+  public mutating func append(
+    tokens: UnsafeBufferPointer<Int32>, start: Int, pages: UnsafeBufferPointer<Int32>, logits: LogitsRequest
+  ) {
+    let first = tokenIDs.count
+    tokenIDs.append(contentsOf: tokens)
+    pageTables.append(contentsOf: pages)
+    close(first: first, start: start, logits: logits)
+  }
+
+  /// Completes the sequence whose tokens are those from row `first` on.
+  private mutating func close(first: Int, start: Int, logits: LogitsRequest) {
+    precondition(tokenIDs.count > first, "a sequence in a step brings at least one token")
     let count = tokenIDs.count - first
     for index in 0..<count { positions.append(Int32(start + index)) }
     queryOffsets.append(Int32(tokenIDs.count))
     contextLengths.append(Int32(start + count))
-    pageTables.append(contentsOf: pages)
     pageTableOffsets.append(Int32(pageTables.count))
     switch logits {
     case .none: break

@@ -98,6 +98,10 @@ private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Boo
     var late = try request([1, 2, 3], maxTokens: 4000)
     late.deadline = .milliseconds(20)
     #expect(try await engine.outcome(of: late).reason == .deadline)
+    // One that is beyond any clock never passes.
+    late = try request([1, 2, 3], maxTokens: 4)
+    late.deadline = .seconds(Int64.max)
+    #expect(try await engine.outcome(of: late).reason == .length)
     try await engine.checkIntegrity()
   }
 

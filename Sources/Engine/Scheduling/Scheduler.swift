@@ -67,7 +67,7 @@ final class Scheduler {
   }
 
   /// Fills `work` with the next step.
-  func plan(now: ContinuousClock.Instant) {
+  func plan(now: Moment) {
     work.removeAll(keepingCapacity: true)
     var budget = configuration.chunkedPrefillSize
     var index = 0
@@ -120,7 +120,7 @@ final class Scheduler {
   // MARK: Starting
 
   /// Moves the next waiting sequence to the running ones, with pages for all its tokens.
-  private func start(now: ContinuousClock.Instant) -> GenerationSequence? {
+  private func start(now: Moment) -> GenerationSequence? {
     guard let index = nextIndex() else { return nil }
     let sequence = waiting[index]
     let isBlocked = blocked.map {

@@ -8,10 +8,10 @@ final class RequestState {
   /// Tokens that each choice may generate.
   let maxTokens: Int
   let stops: StopStrings?
-  let continuation: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
-  let submitted: ContinuousClock.Instant
-  var expiry: ContinuousClock.Instant? { request.deadline.map { submitted + $0 } }
-  var started: ContinuousClock.Instant?
+  let stream: EventStream
+  let submitted: Moment
+  var expiry: Moment? { request.deadline.map { submitted + $0 } }
+  var started: Moment?
   /// Choices that have not finished.
   var choices: [GenerationSequence] = []
   /// All choices exist.
@@ -23,15 +23,15 @@ final class RequestState {
 
   init(
     id: UInt64, request: Request, prompt: [Int32], maxTokens: Int, stops: StopStrings?,
-    continuation: AsyncThrowingStream<GenerationEvent, any Error>.Continuation
+    stream: EventStream
   ) {
     self.id = id
     self.request = request
     self.prompt = prompt
     self.maxTokens = maxTokens
     self.stops = stops
-    self.continuation = continuation
-    submitted = ContinuousClock.now
+    self.stream = stream
+    submitted = Moment.now
     seed = request.sampling.seed ?? .random(in: 0...UInt64.max)
   }
 }
@@ -59,8 +59,8 @@ final class GenerationSequence {
   var hasEnded = false
   /// Times a later request was started before this one.
   var passedOver = 0
-  var firstToken: ContinuousClock.Instant?
-  var lastToken: ContinuousClock.Instant?
+  var firstToken: Moment?
+  var lastToken: Moment?
 
   init(state: RequestState, choice: Int, tokens: [Int32], sampler: Sampler, text: TextOutput) {
     self.state = state
