@@ -4,6 +4,13 @@ import KVQuantization
 import ModelFamilies
 import Operators
 import PagedCache
+import Synchronization
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 /// A language model without arithmetic that notices every mistake of an engine: a token's stored word depends on the stored word
 /// before it, and logits depend on all stored words of the context, read through the page table.
@@ -15,6 +22,8 @@ final class FakeModel: LanguageModel {
   var failingToken: Int32 = -1
   /// Logits after this token are NaN.
   var poisonousToken: Int32 = -1
+  /// Steps wait where this is closed.
+  var gate: Gate?
 
   private let headDimension: Int
 
@@ -33,6 +42,7 @@ final class FakeModel: LanguageModel {
   }
 
   func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
+    gate?.pass()
     guard !batch.tokenIDs.contains(failingToken) else { throw Failure() }
     var logitsRow = 0
     for sequence in 0..<batch.sequenceCount {
@@ -119,6 +129,24 @@ final class FakeModel: LanguageModel {
   }
 }
 
+/// Holds a model in its step, so that a test can post what the next step is to find.
+final class Gate: Sendable {
+  private let isOpen = Atomic(false)
+  private let isReached = Atomic(false)
+
+  func open() { isOpen.store(true, ordering: .releasing) }
+
+  /// Waits until a step waits.
+  func reached() async throws {
+    while !isReached.load(ordering: .acquiring) { try await Task.sleep(for: .milliseconds(1)) }
+  }
+
+  fileprivate func pass() {
+    isReached.store(true, ordering: .releasing)
+    while !isOpen.load(ordering: .acquiring) { usleep(100) }
+  }
+}
+
 /// What a request's stream gave for one choice.
 struct Outcome: Equatable {
   var tokens: [Int32] = []
@@ -128,11 +156,12 @@ struct Outcome: Equatable {
 
 func makeEngine(
   endTokens: [Int32] = [], failingToken: Int32 = -1, poisonousToken: Int32 = -1, contextLimit: Int = 4096,
-  fingerprint: String = "fake", _ configuration: EngineConfiguration
+  fingerprint: String = "fake", gate: Gate? = nil, _ configuration: EngineConfiguration
 ) throws -> Engine {
   let model = FakeModel(contextLimit: contextLimit)
   model.failingToken = failingToken
   model.poisonousToken = poisonousToken
+  model.gate = gate
   return try Engine(
     LoadedModel(model: model, endTokens: endTokens, fingerprint: fingerprint, arithmetic: "fake"),
     configuration: configuration)

@@ -179,16 +179,18 @@ private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Boo
   }
 
   @Test func highPriorityTakesASlot() async throws {
-    let long = try request(prompt(1, length: 30), maxTokens: 700)
+    let long = try request(prompt(1, length: 30), maxTokens: 20)
     let expected = try await makeEngine(try configure()).outcome(of: long)
-    let engine = try makeEngine(try configure(running: 1))
+    let gate = Gate()
+    let engine = try makeEngine(gate: gate, try configure(running: 1))
     let low = engine.generate(long)
-    #expect(try await eventually(engine) { $0.generatedTokens > 0 })
+    try await gate.reached()
     // One of equal priority waits for the slot; one of higher priority gets it.
     var waiting = try request(prompt(2, length: 20), maxTokens: 4)
     let patient = engine.generate(waiting)
     waiting.priority = 1
     let urgent = engine.generate(waiting)
+    gate.open()
     func collect(
       _ stream: AsyncThrowingStream<GenerationEvent, any Error>
     ) async throws -> (tokens: [GeneratedToken], preemptions: Int) {

@@ -38,14 +38,18 @@ struct PromiseCell: Sendable, CustomTestStringConvertible {
 
   private var isLatent: Bool { model.contains("deepseek") }
 
+  private static var isOptimised: Bool {
+    #if DEBUG
+      false
+    #else
+      true
+    #endif
+  }
+
   /// Debug builds take the small models: every recipe on every backend, and pairs on the fast one. Optimised builds, and
   /// `NIBBLE_FULL_GRID=1`, take the shipped models too, and pairs everywhere.
   static let all: [PromiseCell] = {
-    #if DEBUG
-      let isFull = getenv("NIBBLE_FULL_GRID") != nil
-    #else
-      let isFull = true
-    #endif
+    let isFull = isOptimised || getenv("NIBBLE_FULL_GRID") != nil
     return (TestModels.small + (isFull ? TestModels.shipped : [])).flatMap { model in
       ["cpu", "reference"].flatMap { backend in
         let caches =
