@@ -1,6 +1,10 @@
 import CSIMD
 import Operators
 
+#if canImport(Glibc)
+  import Glibc
+#endif
+
 /// How the CPU keeps weights: as the checkpoint has them, read where it is mapped, or converted when they are loaded.
 /// Raw values are those that `--weight-dtype` takes.
 public enum CPUWeightType: String, CaseIterable, Hashable, Sendable {
@@ -133,7 +137,7 @@ final class ConvertedWeight {
     let rowBytes = Int(nb_weight_row_bytes(type, Int64(width)))
     self.type = type
     self.outputs = outputs
-    bytes = .allocate(byteCount: outputs * rowBytes, alignment: 64)
+    bytes = Self.allocate(outputs * rowBytes)
     factors = .allocate(capacity: outputs)
     let (bytes, factors) = (bytes, factors)
     let rowsPerPiece = 64
@@ -150,6 +154,18 @@ final class ConvertedWeight {
         }
       }
     }
+  }
+
+  /// In huge pages where they are large and the system allows.
+  private static func allocate(_ byteCount: Int) -> UnsafeMutableRawPointer {
+    let hugePage = 1 << 21
+    guard byteCount >= hugePage else { return .allocate(byteCount: byteCount, alignment: 64) }
+    let rounded = (byteCount + hugePage - 1) / hugePage * hugePage
+    let memory = UnsafeMutableRawPointer.allocate(byteCount: rounded, alignment: hugePage)
+    #if os(Linux)
+      madvise(memory, rounded, Int32(MADV_HUGEPAGE))
+    #endif
+    return memory
   }
 
   deinit {

@@ -231,8 +231,12 @@ public final class CPUOperators: Operators {
     _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, bias: CPUVector?, accumulate: Bool,
     into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {
-    // Many rows: wide pieces, so that the inputs are read from the cache less often.
-    let outputsPerPiece = rows < 16 ? Self.outputsPerPiece : 4 * Self.outputsPerPiece
+    // Many rows: wide pieces, so that the inputs are read from the cache less often. Few rows and a large matrix: wide pieces too, as
+    // the first outputs of a piece are read before anything could be fetched ahead.
+    let outputsPerPiece =
+      rows < 16
+      ? min(max(weight.outputs / (workers.threadCount * 16) & ~7, Self.outputsPerPiece), 8 * Self.outputsPerPiece)
+      : 4 * Self.outputsPerPiece
     let rowsPerPiece = rows < 2 * Self.rowsPerPiece ? max(rows, 1) : Self.rowsPerPiece
     let columns = (weight.outputs + outputsPerPiece - 1) / outputsPerPiece
     let rowPieces = (rows + rowsPerPiece - 1) / rowsPerPiece

@@ -12,7 +12,6 @@ public final class FastAttention: AttentionBackend {
   public let workers: WorkerPool
   public let level: nb_level
 
-  private let fallback = ReferenceAttention()
   private var scratch = GrowingBuffer()
   private var partials = GrowingBuffer()
   private var pieces: [nb_attention_piece] = []
@@ -21,14 +20,13 @@ public final class FastAttention: AttentionBackend {
   /// The regions of `layout`, kept because making them allocates.
   private var regions: [CacheRegion] = []
   private var layout: CacheLayout?
-  private var isSupported = false
 
   public init(workers: WorkerPool, level: nb_level = nb_level_active()) {
     self.workers = workers
     self.level = level
   }
 
-  /// True if the kernels read the layout; other layouts (dimensions that are not multiples of 16) take the reference's path.
+  /// True if the kernels read the layout: dimensions are multiples of 16. The support registry lets no other through.
   public static func supports(_ layout: CacheLayout) -> Bool {
     supports(layout.regions)
   }
@@ -36,7 +34,9 @@ public final class FastAttention: AttentionBackend {
   private static func supports(_ regions: [CacheRegion]) -> Bool { regions.allSatisfy { $0.dimension % 16 == 0 } }
 
   public func attend(_ call: AttentionCall, batch: StepBatch, pool: PagePool) {
-    guard Self.supports(pool.regions) else { return fallback.attend(call, batch: batch, pool: pool) }
+    precondition(
+      Self.supports(pool.regions),
+      "expected dimensions that are multiples of 16; what the support registry admits at start-up has no others")
     batch.pageTables.withUnsafeBufferPointer { pages in
       guard let pages = pages.baseAddress else { return }
       plan(call, batch: batch, pool: pool, pages: pages)

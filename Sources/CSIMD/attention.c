@@ -1,4 +1,5 @@
 #include "attention_internal.h"
+#include "level_dispatch.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -108,17 +109,6 @@ nb_attention_tiles nb_attention_scratch_tiles(const nb_attention_piece *piece) {
   return (nb_attention_tiles){(size_t)((char *)s.keys - &base), token * (key > rope ? key : rope),
                               (size_t)((char *)s.values - &base), token * (size_t)piece->value.dimension};
 }
-
-#if defined(__x86_64__)
-#define DISPATCH(level, function, ...)                                                                                 \
-  switch (level) {                                                                                                     \
-  case NB_LEVEL_AVX512: function##_avx512(__VA_ARGS__); break;                                                         \
-  case NB_LEVEL_AVX2: function##_avx2(__VA_ARGS__); break;                                                             \
-  default: function##_portable(__VA_ARGS__); break;                                                                    \
-  }
-#else
-#define DISPATCH(level, function, ...) function##_portable(__VA_ARGS__)
-#endif
 
 void nb_attention_run(const nb_attention_piece *piece, void *memory) {
   scratch s;

@@ -7,8 +7,8 @@
 // Values: quads are neighbouring tokens. Probabilities are multiplied by the block scale and rounded to a grid that depends on the
 // greatest scale among those tokens of the tile that the row sees; no probability is above 1.
 //
-// Two digits are not enough: their error of 5e-5 flips so many codes of the next layer's keys and values that logits move by 2e-2;
-// that of three is 6e-7.
+// Two digits are not enough: an error of 5e-5 flips so many codes of the next layer's keys and values that logits move by 2e-2; that
+// of three is 6e-7.
 
 enum {
   QUERY_LIMIT = (1 << 22) - 1,       // greatest integer of a query: 12 x 16 of them fit 32 bits

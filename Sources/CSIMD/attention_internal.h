@@ -54,9 +54,9 @@ typedef struct scratch {
   float *sums;           // [rows][16] lanes of the chunk's sum of probabilities
   float *keys;           // [GROUPS][key][16] a decoded tile of keys
   float *values;         // [TILE][value] a decoded tile of values, or of its codes
-  uint32_t *pairs;       // [4 rows x blocks][TILE] probabilities times block scales, rounded
-  float *units;          // [4 rows x blocks] what 1 in `pairs` stands for
+  uint32_t *pairs;       // [4 rows x blocks][TILE] probabilities times block scales
+  float *units;          // [4 rows x blocks] what 1 in `pairs` stands for, where they are integers
 } scratch;
 
-/// 32-bit words of a row's packed query, at most: 13 for 16 dimensions, and one.
-static inline int64_t packed_query_stride(int dimension) { return dimension / 16 * 13 + 1; }
+/// 32-bit words of a row's packed query, at most.
+static inline int64_t packed_query_stride(int dimension) { return dimension + 1; }

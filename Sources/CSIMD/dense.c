@@ -1,6 +1,7 @@
 #include "csimd_dense.h"
 
 #include "csimd_codec.h"
+#include "level_dispatch.h"
 
 #include <math.h>
 #include <string.h>
@@ -12,7 +13,7 @@ typedef float vf16 __attribute__((vector_size(64)));
 typedef float vf8 __attribute__((vector_size(32)));
 typedef float vf4 __attribute__((vector_size(16)));
 typedef _Float16 vh16 __attribute__((vector_size(32)));
-typedef uint8_t vu8 __attribute__((vector_size(16)));
+typedef int8_t vi8 __attribute__((vector_size(16)));
 typedef uint16_t vu16 __attribute__((vector_size(32)));
 typedef uint32_t vu32 __attribute__((vector_size(64)));
 typedef int32_t vi16 __attribute__((vector_size(64)));
@@ -105,15 +106,6 @@ e2m1_values_avx512(vu32 words) {
 #undef TILE_ROWS
 #undef TILE_COLUMNS
 #pragma clang attribute pop
-
-#define DISPATCH(level, function, ...)                                                                                 \
-  switch (level) {                                                                                                     \
-  case NB_LEVEL_AVX512: function##_avx512(__VA_ARGS__); break;                                                         \
-  case NB_LEVEL_AVX2: function##_avx2(__VA_ARGS__); break;                                                             \
-  case NB_LEVEL_PORTABLE: function##_portable(__VA_ARGS__); break;                                                     \
-  }
-#else
-#define DISPATCH(level, function, ...) function##_portable(__VA_ARGS__)
 #endif
 
 void nb_linear(nb_level level, nb_weight_type type, const void *weights, int64_t width, int64_t first, int64_t end,

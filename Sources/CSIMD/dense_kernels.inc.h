@@ -3,16 +3,18 @@
 // A vector has 16 floats at every level (two or four registers where the hardware is narrower), so the order of a sum is the
 // same everywhere; levels may still differ in the last bit, where the hardware has no fused multiply-add.
 
-// Sixteen E4M3 bytes as floats: exponent and mantissa moved to their places in a float32 are the value times 2^-120.
+// Sixteen E4M3 bytes as floats times 2^-120: exponent and mantissa moved to their places; the sign's copies above are masked.
 static inline vf16 NAME(e4m3_values)(const uint8_t *bytes) {
-  vu8 narrow;
+  vi8 narrow;
   memcpy(&narrow, bytes, sizeof narrow);
-  vu32 wide = __builtin_convertvector(narrow, vu32);
-  vu32 bits = (wide & 0x7f) << 20 | (wide & 0x80) << 24;
-  return (vf16)bits * 0x1p120f;
+  vi16 bits = __builtin_convertvector(narrow, vi16) << 20 & (int32_t)0x87f00000;
+  return (vf16)bits;
 }
 
-// The sixteen weights from `group` + 16 `block` on, `group` a multiple of 128. `width` is the row's.
+// What inputs are multiplied by before, and sums after, to make up for weights that are read times 2^-120.
+static inline float NAME(weight_factor)(nb_weight_type type) { return type == NB_WEIGHT_FP8_E4M3 ? 0x1p60f : 1; }
+
+// The sixteen weights from `group` + 16 `block` on, `group` a multiple of 128; E4M3 times 2^-120. `width` is the row's.
 static inline vf16 NAME(load_block)(nb_weight_type type, const void *row, int64_t width, int64_t group, int block) {
   int64_t k = group + 16 * block;
   if (type == NB_WEIGHT_NVFP4) {
@@ -43,6 +45,17 @@ static inline float NAME(sum)(vf16 v) {
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
+// Fetches the 128 weights from k on of the rows that come next into the second-level cache. With a single row of inputs the weights
+// come from memory, in as many short streams as a tile has rows, which the hardware does not follow across pages.
+static inline __attribute__((always_inline)) void NAME(prefetch_group)(nb_weight_type type, const uint8_t *weights,
+                                                                       int64_t row_bytes, int rows, int64_t width, int64_t k) {
+  const int bytes = type == NB_WEIGHT_F32 ? 512 : type == NB_WEIGHT_NVFP4 ? 64 : type == NB_WEIGHT_FP8_E4M3 ? 128 : 256;
+  for (int row = 0; row < rows; row++, weights += row_bytes) {
+    for (int at = 0; at < bytes; at += 64) __builtin_prefetch(weights + k / 128 * bytes + at, 0, 2);
+    if (type == NB_WEIGHT_NVFP4 && k % 1024 == 0) __builtin_prefetch(weights + (width + 127) / 128 * 64 + k / 16, 0, 2);
+  }
+}
+
 // Sixteen inputs of a tile.
 #define STEP(ROWS, COLUMNS, group, block)                                                                              \
   {                                                                                                                    \
@@ -50,7 +63,7 @@ static inline float NAME(sum)(vf16 v) {
     _Pragma("unroll") for (int c = 0; c < COLUMNS; c++) w[c] =                                                         \
         NAME(load_block)(type, weights + c * row_bytes, width, group, block);                                          \
     _Pragma("unroll") for (int r = 0; r < ROWS; r++) {                                                                 \
-      vf16 input = NAME(load)(x + r * x_stride + group + 16 * block);                                                  \
+      vf16 input = NAME(load)(x + r * x_stride + group + 16 * block) * NAME(weight_factor)(type);                      \
       _Pragma("unroll") for (int c = 0; c < COLUMNS; c++) sums[r][c] += input * w[c];                                  \
     }                                                                                                                  \
   }
@@ -65,18 +78,31 @@ static inline float NAME(sum)(vf16 v) {
         (vf16){0};                                                                                                     \
     int64_t k = 0;                                                                                                     \
     for (; k + 128 <= width; k += 128) {                                                                               \
-      _Pragma("unroll") for (int block = 0; block < 8; block++) STEP(ROWS, COLUMNS, k, block)                          \
+      if (ROWS == 1) NAME(prefetch_group)(type, weights + COLUMNS * row_bytes, row_bytes, COLUMNS, width, k);           \
+      if (type == NB_WEIGHT_NVFP4 && ROWS == 1) { /* unrolled, the expanded weights would not fit the registers */    \
+        vu32 words[COLUMNS];                                                                                           \
+        const uint8_t *scales = weights + (width + 127) / 128 * 64 + k / 16;                                           \
+        _Pragma("unroll") for (int c = 0; c < COLUMNS; c++)                                                            \
+            memcpy(words + c, weights + c * row_bytes + k / 2, sizeof *words);                                         \
+        _Pragma("nounroll") for (int block = 0; block < 8; block++) {                                                  \
+          vf16 input = NAME(load)(x + k + 16 * block);                                                                 \
+          _Pragma("unroll") for (int c = 0; c < COLUMNS; c++, words[c - 1] >>= 4) sums[0][c] +=                        \
+              input * (NAME(e2m1_values)(words[c]) * e4m3_scales[scales[c * row_bytes + block]]);                      \
+        }                                                                                                              \
+      } else {                                                                                                         \
+        _Pragma("unroll") for (int block = 0; block < 8; block++) STEP(ROWS, COLUMNS, k, block)                        \
+      }                                                                                                                \
     }                                                                                                                  \
     for (; k + 16 <= width; k += 16) STEP(ROWS, COLUMNS, (k & ~127), (int)(k / 16 % 8))                                \
     if (k < width) {                                                                                                   \
       _Pragma("unroll") for (int c = 0; c < COLUMNS; c++) {                                                            \
         vf16 w = NAME(load_last_block)(type, weights + c * row_bytes, width, k);                              \
         _Pragma("unroll") for (int r = 0; r < ROWS; r++) sums[r][c] +=                                                 \
-            NAME(load_tail)(x + r * x_stride + k, width - k) * w;                                                      \
+            NAME(load_tail)(x + r * x_stride + k, width - k) * NAME(weight_factor)(type) * w;                          \
       }                                                                                                                \
     }                                                                                                                  \
     _Pragma("unroll") for (int r = 0; r < ROWS; r++) _Pragma("unroll") for (int c = 0; c < COLUMNS; c++) {             \
-      float value = NAME(sum)(sums[r][c]);                                                                             \
+      float value = NAME(sum)(sums[r][c]) * NAME(weight_factor)(type);                                                 \
       if (factors) value *= factors[c];                                                                                \
       if (bias) value += bias[c];                                                                                      \
       float *out = y + r * y_stride + c;                                                                               \
@@ -164,13 +190,14 @@ static void NAME(linear)(nb_weight_type type, const void *weights, int64_t width
 
 static void NAME(weight_row)(nb_weight_type type, const void *weights, int64_t width, int64_t index, float *out) {
   const uint8_t *row = (const uint8_t *)weights + index * nb_weight_row_bytes(type, width);
+  const float factor = NAME(weight_factor)(type) * NAME(weight_factor)(type);
   int64_t k = 0;
   for (; k + 16 <= width; k += 16) {
-    vf16 values = NAME(load_block)(type, row, width, k & ~127, k / 16 % 8);
+    vf16 values = NAME(load_block)(type, row, width, k & ~127, k / 16 % 8) * factor;
     memcpy(out + k, &values, sizeof values);
   }
   if (k < width) {
-    vf16 values = NAME(load_last_block)(type, row, width, k);
+    vf16 values = NAME(load_last_block)(type, row, width, k) * factor;
     memcpy(out + k, &values, (width - k) * sizeof(float));
   }
 }

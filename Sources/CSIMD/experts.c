@@ -1,4 +1,5 @@
 #include "csimd_experts.h"
+#include "level_dispatch.h"
 
 #include <string.h>
 
@@ -30,15 +31,6 @@ typedef uint32_t vu32 __attribute__((vector_size(64)));
 #include "experts_kernels.inc.h"
 #undef NAME
 #pragma clang attribute pop
-
-#define DISPATCH(level, function, ...)                                                                                 \
-  switch (level) {                                                                                                     \
-  case NB_LEVEL_AVX512: function##_avx512(__VA_ARGS__); break;                                                         \
-  case NB_LEVEL_AVX2: function##_avx2(__VA_ARGS__); break;                                                             \
-  case NB_LEVEL_PORTABLE: function##_portable(__VA_ARGS__); break;                                                     \
-  }
-#else
-#define DISPATCH(level, function, ...) function##_portable(__VA_ARGS__)
 #endif
 
 void nb_add_scaled(nb_level level, const float *x, float factor, int64_t count, float *out) {

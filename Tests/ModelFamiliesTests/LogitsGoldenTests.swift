@@ -53,9 +53,12 @@ import Testing
 
   /// The fast backend rounds queries and probabilities where codes have four bits. What that moves in a layer's result flips codes
   /// of the next layer's keys and values, each by a whole step: the logits' error goes as the square root of attention's.
-  @Test(arguments: dense + others)
+  @Test(arguments: dense + others + shipped)
   func fastBackend(name: String) throws {
-    try check(name, directory: "\(GoldenLogits.resources)/\(name)", tokenCount: .max, everyRun: true, isFast: true)
+    let isShipped = Self.shipped.contains(name)
+    try check(
+      name, directory: "\(isShipped ? GoldenLogits.models : GoldenLogits.resources)/\(name)", tokenCount: .max,
+      everyRun: !(isShipped && Self.isDebug), isFast: true)
   }
 
   /// Another recipe, or a forgotten scale, is far outside the tolerances above.
