@@ -38,6 +38,7 @@ struct BenchSpeculationCommand: AsyncParsableCommand {
   @Flag(help: "Print JSON.")
   var json = false
 
+  @OptionGroup var dryRunOption: DryRunOption
   @OptionGroup(title: "Model") var modelOptions: ModelOptions
   @OptionGroup(title: "KV cache") var scaleOptions: KVScaleOptions
 
@@ -49,10 +50,10 @@ struct BenchSpeculationCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
-    let directory = try ModelLocation.resolve(modelOptions.model)
-    let plan = try RunPlan(
-      directory: directory, attention: modelOptions.attentionRequest(CacheRecipes(.nvfp4), pageSize: 64),
-      configuration: configuration(CacheRecipes(.nvfp4), try Speculation()), weightType: modelOptions.weightType)
+    // Without drafts and with the most of them; what lies between decides alike.
+    let plans = try recipes.flatMap { name in try [nil, drafts.max()].map { try self.plan(name, drafts: $0) } }
+    guard !dryRunOption.dryRun else { return RunPlanReport.write(plans, asJSON: json) }
+    let plan = plans[0]
     let problems = try WordProblem.read(self.problems, limit: limit, plan: plan)
     var report: [JSONValue] = []
     if !json { Console.write(SpeculationRow.header(problems.count)) }
@@ -72,11 +73,28 @@ struct BenchSpeculationCommand: AsyncParsableCommand {
     return configuration
   }
 
-  private func measure(_ name: String, _ problems: [WordProblem], _ plan: RunPlan) async throws -> [SpeculationRow] {
+  /// The recipes of the main model's cache and of the draft layers'.
+  private func pair(_ name: String) throws -> (main: CacheRecipes, drafts: CacheRecipes) {
     let parts = try name.split(separator: "/").map { CacheRecipes(try KVRecipe.named(String($0))) }
     guard let main = parts.first, let own = parts.last, parts.count <= 2 else {
       throw CommandFailure(.usage, "expected a recipe, or two with a slash between, in --recipes, found '\(name)'")
     }
+    return (main, own)
+  }
+
+  private func plan(_ name: String, drafts count: Int?) throws -> RunPlan {
+    let (main, own) = try pair(name)
+    var plan = try RunPlan(
+      directory: try ModelLocation.resolve(modelOptions.model),
+      attention: modelOptions.attentionRequest(main, pageSize: 64, drafts: count ?? 0),
+      configuration: configuration(main, try count.map { try Speculation(draftTokenCount: $0, recipes: own) }),
+      weightType: modelOptions.weightType)
+    plan.explain("model", "folder", modelOptions.folderReason)
+    return plan
+  }
+
+  private func measure(_ name: String, _ problems: [WordProblem], _ plan: RunPlan) async throws -> [SpeculationRow] {
+    let (main, own) = try pair(name)
     let counts = [nil] + drafts.map { $0 as Int? }
     let engines = try counts.map { count in
       let speculation = try count.map { try Speculation(draftTokenCount: $0, recipes: own) }

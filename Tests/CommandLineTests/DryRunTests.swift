@@ -38,7 +38,7 @@ final class HollowModel {
 @Suite struct DryRunTests {
   static let commands = [
     ["generate", "Mia has 3 coins."], ["chat"], ["bench", "engine"], ["bench", "decode", "-d", "100"],
-    ["bench", "prefill"],
+    ["bench", "prefill"], ["bench", "accuracy", "--text", AccuracyTests.text],
   ]
 
   /// The weights aren't there, or aren't weights: they can't have been read.
@@ -55,6 +55,17 @@ final class HollowModel {
       let real = try Command.run(command + ["--model", model.path])
       #expect(real.status == 65 && real.errors.contains("model.safetensors"), "\(real.errors)")
     }
+  }
+
+  /// A benchmark of drafts needs a model with a layer for them, and its weights as little as the others.
+  @Test func benchSpeculationNeedsNoWeights() throws {
+    let model = try HollowModel("tiny-deepseek-v3")
+    let run = try Command.run(["bench", "speculation", "--dry-run", "--model", model.path])
+    #expect(run.status == 0, "\(run.errors)")
+    #expect(run.output.split(separator: "\nmodel\n").count >= 6 - 1 && run.output.contains("draft_kv_cache"))
+    let dense = try HollowModel("tiny-qwen3")
+    let refused = try Command.run(["bench", "speculation", "--dry-run", "--model", dense.path])
+    #expect(refused.status == 65 && refused.errors.contains("expected DeepSeek-V3 with a layer for it"))
   }
 
   @Test(arguments: [
