@@ -28,7 +28,7 @@ extension SupportRegistry {
     return [
       cpuRow(phase, .gqa, access: keysAndValues, ropeAccess: []),
       cpuRow(
-        phase, .mla, access: [.init(fourBit, .workspace("bf16"), from: .avx512)] + tileOfFloats,
+        phase, .mla, access: [.init(fourBit, .workspace("int8"), from: .avx512)] + tileOfFloats,
         ropeAccess: inRegisters() + tileOfFloats),
     ]
   }

@@ -74,10 +74,11 @@ import Testing
       isRopeDecoded: ropeValue.map { first == $0 } ?? false)
   }
 
-  /// A tile of floats is full, one of 16-bit numbers half full.
+  /// A tile of floats is full, one of 16-bit numbers half full, one of bytes a quarter.
   private static func access(_ recipe: KVRecipe, decodedBytes: Int, of tileBytes: Int) -> CacheAccess {
     if decodedBytes > tileBytes / 2 { return .workspace("f32") }
-    if decodedBytes > 0 { return .workspace("bf16") }
+    if decodedBytes > tileBytes / 4 { return .workspace("bf16") }
+    if decodedBytes > 0 { return .workspace("int8") }
     return recipe == .f32 || recipe == .bf16 ? .plain : .native
   }
 
