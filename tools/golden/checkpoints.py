@@ -55,10 +55,11 @@ CHECKPOINTS = {
                              v_head_dim=16), 1),
     "deepseek-v3": (deepseek(3, num_attention_heads=1, num_key_value_heads=1, rope_scaling=YARN_MLA | dict(mscale_all_dim=1.0),
                              num_nextn_predict_layers=1), 2),
-    # Two layers for multi-token prediction; 8 heads, three groups of which two are used, queries not compressed.
+    # Two layers for multi-token prediction, the second with an embedding and an output head of its own; 8 heads, three groups of
+    # which two are used, queries not compressed.
     "deepseek-v3-mtp2": (deepseek(3, num_attention_heads=8, num_key_value_heads=8, q_lora_rank=None, num_hidden_layers=1,
                                   first_k_dense_replace=0, n_routed_experts=6, n_group=3, num_experts_per_tok=2,
-                                  qk_nope_head_dim=16, v_head_dim=16, num_nextn_predict_layers=2), 1),
+                                  qk_nope_head_dim=16, v_head_dim=16, num_nextn_predict_layers=2, draft_layers_with_tables=[1]), 1),
     # 128 heads, and E4M3 weights with one factor per 128 x 128 block, as the published V3 files have.
     "deepseek-v3-fp8": (deepseek(3, num_attention_heads=128, num_key_value_heads=128, num_hidden_layers=1, q_lora_rank=32,
                                  kv_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=32, v_head_dim=8,
@@ -97,6 +98,9 @@ def shapes(c):
             yield p + "hnorm.weight", (h,)
             yield p + "eh_proj.weight", (h, 2 * h)
             yield p + "shared_head.norm.weight", (h,)
+            if layer - layers in c.get("draft_layers_with_tables", []):
+                yield p + "embed_tokens.weight", (c["vocab_size"], h)
+                yield p + "shared_head.head.weight", (c["vocab_size"], h)
     yield "model.norm.weight", (h,)
     if not c["tie_word_embeddings"]:
         yield "lm_head.weight", (c["vocab_size"], h)
@@ -142,8 +146,8 @@ def random_tensor(name, shape, generator):
         return 1 + 0.2 * noise
     if name.endswith("bias"):
         return 0.3 * noise
-    if "embed_tokens" in name or "lm_head" in name:
-        return noise * (shape[1] ** -0.5 if "lm_head" in name else 1)
+    if "embed_tokens" in name:
+        return noise
     # Queries and keys a little large, so that attention is not flat; routers larger, so that experts differ.
     gain = 1.6 if any(n in name for n in ("q_proj", "k_proj", "q_b_proj", "mlp.gate.weight")) else 1
     return gain * noise * shape[1] ** -0.5

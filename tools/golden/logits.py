@@ -105,13 +105,14 @@ class Draft(torch.nn.Module):
         return torch.nn.functional.rms_norm(x, x.shape[-1:], self.tensors[name + ".weight"].to(x.dtype), self.model.config.rms_norm_eps)
 
     def forward(self, tokens, hidden):
-        embedding = self.model.model.embed_tokens(tokens)
+        table = self.tensors.get("embed_tokens.weight", self.model.model.embed_tokens.weight)
+        embedding = table[tokens].to(hidden.dtype)
         x = torch.cat([self.norm("enorm", embedding), self.norm("hnorm", hidden)], -1)
         x = x @ self.tensors["eh_proj.weight"].T.to(x.dtype)
         positions = torch.arange(x.shape[1])[None]
         x = self.layer(x, position_embeddings=self.model.model.rotary_emb(x, positions), attention_mask=None)
         x = self.norm("shared_head.norm", x)
-        return self.model.lm_head(x), x
+        return x @ self.tensors.get("shared_head.head.weight", self.model.lm_head.weight).T.to(x.dtype), x
 
 
 def draft_layer(model, tensors, like, index):
