@@ -115,9 +115,17 @@ EXPANDED_TILE(TILE_ROWS, TILE_COLUMNS)
 EXPANDED_TILE(TILE_ROWS, 1)
 EXPANDED_TILE(2, TILE_COLUMNS)
 TILE(2, 1)
+#if TILE_ROWS > 3
+EXPANDED_TILE(3, TILE_COLUMNS)
+TILE(3, 1)
+#endif
 #if TILE_ROWS > 4
 EXPANDED_TILE(4, TILE_COLUMNS)
 TILE(4, 1)
+#endif
+#if TILE_ROWS > 5
+EXPANDED_TILE(5, TILE_COLUMNS)
+TILE(5, 1)
 #endif
 TILE(1, 8)
 TILE(1, 1)
@@ -142,29 +150,34 @@ static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_t
   for (int64_t start = first; start < end; start += block) {
     int64_t stop = start + block < end ? start + block : end;
     int64_t r = 0;
-    for (; r + TILE_ROWS <= rows; r += TILE_ROWS) {
-      int64_t n = start;
-      for (; n + TILE_COLUMNS <= stop; n += TILE_COLUMNS) CALL(TILE_ROWS, TILE_COLUMNS);
-      for (; n < stop; n++) CALL(TILE_ROWS, 1);
-    }
-    // Small batches, and drafts to check: rows share a pass over the weights.
-#if TILE_ROWS > 4
-    for (; r + 4 <= rows; r += 4) {
-      int64_t n = start;
-      for (; n + TILE_COLUMNS <= stop; n += TILE_COLUMNS) CALL(4, TILE_COLUMNS);
-      for (; n < stop; n++) CALL(4, 1);
-    }
+#define PASS(ROWS)                                                                                                     \
+  {                                                                                                                    \
+    int64_t n = start;                                                                                                 \
+    for (; n + TILE_COLUMNS <= stop; n += TILE_COLUMNS) CALL(ROWS, TILE_COLUMNS);                                      \
+    for (; n < stop; n++) CALL(ROWS, 1);                                                                               \
+  }
+    for (; r + TILE_ROWS <= rows; r += TILE_ROWS) PASS(TILE_ROWS)
+    // Small batches, and drafts to check: what is left of the rows shares one pass over the weights.
+    switch (rows - r) {
+#if TILE_ROWS > 5
+    case 5: PASS(5) break;
 #endif
-    for (; r + 2 <= rows; r += 2) {
-      int64_t n = start;
-      for (; n + TILE_COLUMNS <= stop; n += TILE_COLUMNS) CALL(2, TILE_COLUMNS);
-      for (; n < stop; n++) CALL(2, 1);
-    }
-    for (; r < rows; r++) {
+#if TILE_ROWS > 4
+    case 4: PASS(4) break;
+#endif
+#if TILE_ROWS > 3
+    case 3: PASS(3) break;
+#endif
+    case 2: PASS(2) break;
+    case 1: {
       int64_t n = start;
       for (; n + 8 <= stop; n += 8) CALL(1, 8);
       for (; n < stop; n++) CALL(1, 1);
+      break;
     }
+    default: break;
+    }
+#undef PASS
   }
 #undef CALL
 #undef CALL_TILE

@@ -78,9 +78,9 @@ struct RandomFloats {
     }
   }
 
-  /// A row's bits don't depend on the rows beside it nor on the cut of the outputs.
-  @Test func linearRowsAreIndependent() {
-    let (width, outputs, rows) = (200, 37, 6 + 4 + 2 + 1)
+  /// A row's bits don't depend on the rows beside it, however many a tile takes, nor on the cut of the outputs.
+  @Test(arguments: [13] + Array(1...6)) func linearRowsAreIndependent(rows: Int) {
+    let (width, outputs) = (200, 37)
     for level in supportedLevels {
       for type in Self.types {
         let (stored, _) = Self.weights(type, count: outputs * width, seed: 3)
