@@ -15,17 +15,27 @@ struct PoolPlan: Hashable {
   ///   - pageBytes: bytes of one page over all layers.
   ///   - contextLength: tokens that one sequence may have.
   ///   - availableMemory: bytes.
-  /// - Throws: `EngineError.invalidConfiguration` for a pool without a page.
+  ///   - totalMemory: bytes of the machine; more can't be asked for.
+  /// - Throws: `EngineError.invalidConfiguration` for a pool without a page, or larger than the machine's memory.
   static func resolve(
-    _ configuration: EngineConfiguration, pageBytes: Int, contextLength: Int, availableMemory: Int
+    _ configuration: EngineConfiguration, pageBytes: Int, contextLength: Int, availableMemory: Int,
+    totalMemory: Int = PoolPlan.totalMemory
   ) throws(EngineError) -> PoolPlan {
     let limit = Int(Int32.max) / 2
+    guard configuration.swapSpace <= totalMemory else { throw tooMuch("--swap-space", configuration.swapSpace) }
     switch configuration.poolSize {
     case .tokens(let count):
+      let most = totalMemory / pageBytes * configuration.pageSize
+      guard count <= most else {
+        throw .invalidConfiguration(
+          option: "--max-total-tokens", expected: "at most \(most), which fill this machine's memory", found: "\(count)"
+        )
+      }
       return PoolPlan(
         pageCount: min(limit, (count + configuration.pageSize - 1) / configuration.pageSize),
         reason: "--max-total-tokens")
     case .memory(let bytes):
+      guard bytes <= totalMemory else { throw tooMuch("--kv-cache-memory", bytes) }
       return try fit(bytes, "--kv-cache-memory")
     case .fraction(let share):
       return try fit(Int(Double(availableMemory) * share), "--mem-fraction-static")
@@ -37,6 +47,10 @@ struct PoolPlan: Hashable {
         return PoolPlan(pageCount: wanted.partialValue, reason: "all running requests at full context")
       }
       return PoolPlan(pageCount: min(fitting, limit), reason: "half of the available memory")
+    }
+
+    func tooMuch(_ option: String, _ bytes: Int) -> EngineError {
+      .invalidConfiguration(option: option, expected: "at most this machine's \(totalMemory) bytes", found: "\(bytes)")
     }
 
     func fit(_ bytes: Int, _ option: String) throws(EngineError) -> PoolPlan {
@@ -61,6 +75,9 @@ struct PoolPlan: Hashable {
         }
       }
     #endif
-    return Int(sysconf(Int32(_SC_PAGESIZE))) * Int(sysconf(Int32(_SC_PHYS_PAGES))) / 2
+    return totalMemory / 2
   }
+
+  /// The machine's memory, in bytes.
+  static var totalMemory: Int { Int(sysconf(Int32(_SC_PAGESIZE))) * Int(sysconf(Int32(_SC_PHYS_PAGES))) }
 }

@@ -32,7 +32,7 @@ public enum PagedCacheError: Error, Hashable, Sendable, CustomStringConvertible 
     case .identityMismatch(let path, let field, let expected, let found):
       """
       '\(path)' was saved for another cache: expected \(field) \(expected), found \(found); \
-      use the model and --kv-cache-dtype it was saved with, or save it again
+      use the model, --kv-cache-dtype and --attention-backend it was saved with, or save it again
       """
     case .corrupted(let reason): "the KV cache's books don't balance: \(reason); please report this"
     }

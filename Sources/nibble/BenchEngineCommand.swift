@@ -49,11 +49,14 @@ struct BenchEngineCommand: AsyncParsableCommand {
     guard requests > 0, inputLen > 0, outputLen > 0, sharedPrefix >= 0 else {
       throw ValidationError("expected positive --requests, --input-len and --output-len, and --shared-prefix from 0 on")
     }
+    guard [requests, inputLen, outputLen, sharedPrefix].allSatisfy({ $0 <= 1 << 24 }) else {
+      throw ValidationError("expected --requests, --input-len, --output-len and --shared-prefix up to 16777216")
+    }
     guard rangeRatio > 0, rangeRatio <= 1 else {
       throw ValidationError("expected --range-ratio above 0, up to 1, found \(rangeRatio)")
     }
-    if let arrivalRate, !(arrivalRate > 0 && arrivalRate.isFinite) {
-      throw ValidationError("expected --arrival-rate above 0, found \(arrivalRate)")
+    if let arrivalRate, !(arrivalRate >= 0.001 && arrivalRate.isFinite) {
+      throw ValidationError("expected --arrival-rate from 0.001 on, found \(arrivalRate)")
     }
   }
 
