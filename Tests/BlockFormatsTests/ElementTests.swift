@@ -1,4 +1,5 @@
 import BlockFormats
+import TestSupport
 import Testing
 
 @Suite struct E2M1Tests {
@@ -31,7 +32,7 @@ import Testing
 
   /// Nearest by distance, in double precision, over a fine grid and random bit patterns.
   @Test func roundsToTheNearestMagnitude() {
-    var generator = SplitMix64(seed: 1)
+    var generator = SplitMix(seed: 1)
     for _ in 0..<20_000 {
       let value = Float.random(in: -8...8, using: &generator)
       let chosen = E2M1(value).value
@@ -146,21 +147,5 @@ import Testing
     #expect(wrong == 0)
     #expect(BFloat16(.greatestFiniteMagnitude).value == .infinity)
     #expect(BFloat16(-.infinity).value == -.infinity)
-  }
-}
-
-/// A small generator with a seed, so that failures repeat (Steele, Lea, Flood, "Fast splittable pseudorandom number
-/// generators", 2014).
-struct SplitMix64: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

@@ -3,6 +3,7 @@ import CSIMD
 import KVQuantization
 import Operators
 import PagedCache
+import TestSupport
 
 /// A pool with random contents, a step over it, and its queries.
 struct AttentionFixture {
@@ -30,7 +31,7 @@ struct AttentionFixture {
     scales: DecodeScales = DecodeScales(key: 0.01, value: 0.02),
     queryScale: Float = 1, keyScale: Float = 1, valueScale: Float = 1, seed: UInt64 = 1
   ) throws {
-    var random = SplitMix(state: seed)
+    var random = SplitMix(seed: seed)
     self.layout = layout
     self.queryHeads = queryHeads
     let pageSize = layout.pageSize
@@ -52,7 +53,7 @@ struct AttentionFixture {
         var view = nb_region(region, record: pool.record(page: page, layer: 1))
         let scale = region.kind == .value ? valueScale : keyScale
         for token in 0..<pageSize {
-          let row = (0..<region.dimension).map { _ in random.normal() * scale }
+          let row = (0..<region.dimension).map { _ in random.roughNormal() * scale }
           nb_region_store(
             nb_level_active(), &view, Int32(token), row, pool.decodeScale(layer: 1, kind: region.kind), nil)
         }
@@ -75,7 +76,7 @@ struct AttentionFixture {
       outputWidth = layout.latentDimension
     }
     softmaxScale = 1 / Float(queryWidth).squareRoot()
-    queries = (0..<batch.tokenCount * queryHeads * queryWidth).map { _ in random.normal() * queryScale }
+    queries = (0..<batch.tokenCount * queryHeads * queryWidth).map { _ in random.roughNormal() * queryScale }
   }
 
   /// [T, queryHeads, outputWidth], through rows that are wider than they need to be.
@@ -123,24 +124,4 @@ func relativeError(_ found: [Float], _ wanted: [Float]) -> Double {
     total += Double(wanted[index]) * Double(wanted[index])
   }
   return (difference / total).squareRoot()
-}
-
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-
-  /// Nearly N(0, 1): the sum of four uniform 16-bit numbers.
-  mutating func normal() -> Float {
-    let bits = next()
-    var sum: Float = 0
-    for shift in stride(from: UInt64(0), to: 64, by: 16) { sum += Float((bits >> shift) & 0xFFFF) }
-    return (sum / 65536 - 2) * 1.7320508
-  }
 }

@@ -1,4 +1,5 @@
 import CSIMD
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -8,29 +9,14 @@ import Testing
 /// The levels that this machine can run.
 let supportedLevels: [nb_level] = (0...nb_level_supported().rawValue).map { nb_level($0) }
 
-/// Small deterministic generator (SplitMix64) of values in -1 ..< 1.
-struct RandomFloats {
-  var state: UInt64
-
-  mutating func next() -> Float {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return Float((z ^ (z >> 31)) >> 40) / Float(1 << 23) - 1
-  }
-
-  mutating func array(_ count: Int) -> [Float] { (0..<count).map { _ in next() } }
-}
-
 @Suite struct DenseKernelTests {
   /// Weights as stored and as the float32 values they stand for.
   static func weights(_ type: nb_weight_type, count: Int, seed: UInt64) -> (stored: [UInt8], values: [Float]) {
-    var random = RandomFloats(state: seed)
+    var random = SplitMix(seed: seed)
     var stored: [UInt8] = []
     var values: [Float] = []
     for _ in 0..<count {
-      let value = random.next()
+      let value = random.uniform()
       switch type {
       case NB_WEIGHT_BF16:
         let bits = UInt16(value.bitPattern >> 16)
@@ -56,9 +42,9 @@ struct RandomFloats {
       for type in Self.types {
         let (outputs, rows) = (13, 7)
         let (stored, values) = Self.weights(type, count: outputs * width, seed: UInt64(width))
-        var random = RandomFloats(state: 7)
-        let x = random.array(rows * width)
-        let bias = random.array(outputs)
+        var random = SplitMix(seed: 7)
+        let x = random.uniform(rows * width)
+        let bias = random.uniform(outputs)
         var y = [Float](repeating: .nan, count: rows * outputs)
         nb_linear(
           level, type, stored, Int64(width), 0, Int64(outputs), nil, bias, x, Int64(width), Int64(rows), &y,
@@ -84,8 +70,8 @@ struct RandomFloats {
     for level in supportedLevels {
       for type in Self.types {
         let (stored, _) = Self.weights(type, count: outputs * width, seed: 3)
-        var random = RandomFloats(state: 5)
-        let x = random.array(rows * width)
+        var random = SplitMix(seed: 5)
+        let x = random.uniform(rows * width)
         var together = [Float](repeating: .nan, count: rows * outputs)
         nb_linear(
           level, type, stored, Int64(width), 0, Int64(outputs), nil, nil, x, Int64(width), Int64(rows), &together,
@@ -116,9 +102,9 @@ struct RandomFloats {
 
   @Test(arguments: [1, 16, 64, 65, 384])
   func rmsNorm(width: Int) {
-    var random = RandomFloats(state: 11)
-    let x = random.array(width)
-    let weight = random.array(width)
+    var random = SplitMix(seed: 11)
+    let x = random.uniform(width)
+    let weight = random.uniform(width)
     let square = x.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(width)
     for level in supportedLevels {
       var out = [Float](repeating: .nan, count: width)
@@ -160,10 +146,10 @@ struct RandomFloats {
   @Test(arguments: [16, 100, 128, 200, 384])
   func convertedWeights(width: Int) {
     let (outputs, rows) = (13, 7)
-    var random = RandomFloats(state: 17)
-    let weights = random.array(outputs * width)
-    let x = random.array(rows * width)
-    let bias = random.array(outputs)
+    var random = SplitMix(seed: 17)
+    let weights = random.uniform(outputs * width)
+    let x = random.uniform(rows * width)
+    let bias = random.uniform(outputs)
     for level in supportedLevels {
       for (type, tolerance) in [(NB_WEIGHT_FP8_E4M3, 0.04), (NB_WEIGHT_NVFP4, 0.13)] {
         let rowBytes = Int(nb_weight_row_bytes(type, Int64(width)))

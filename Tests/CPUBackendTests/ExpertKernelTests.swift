@@ -1,4 +1,5 @@
 import CSIMD
+import TestSupport
 import Testing
 
 /// Kernels of experts and latent attention at every instruction-set level of this machine.
@@ -6,9 +7,9 @@ import Testing
   @Test(arguments: supportedLevels, [1, 15, 16, 64, 83, 128])
   func multiplyRows(level: nb_level, width: Int) {
     let (first, end, rows) = (3, 20, 3)
-    var generator = RandomFloats(state: 1)
-    let weights = generator.array(end * width)
-    let x = generator.array(rows * (end - first))
+    var generator = SplitMix(seed: 1)
+    let weights = generator.uniform(end * width)
+    let x = generator.uniform(rows * (end - first))
     var whole = [Float](repeating: 7, count: rows * width)
     nb_multiply_rows(
       level, NB_WEIGHT_F32, weights, Int64(width), Int64(first), Int64(end), x, Int64(end - first), Int64(rows), &whole,
@@ -69,9 +70,9 @@ import Testing
 
   @Test(arguments: supportedLevels, [1, 16, 37])
   func addScaled(level: nb_level, count: Int) {
-    var generator = RandomFloats(state: 2)
-    let x = generator.array(count)
-    var sum = generator.array(count)
+    var generator = SplitMix(seed: 2)
+    let x = generator.uniform(count)
+    var sum = generator.uniform(count)
     let before = sum
     nb_add_scaled(level, x, 0.75, Int64(count), &sum)
     for index in 0..<count { #expect(abs(sum[index] - (before[index] + x[index] * 0.75)) < 1e-6) }

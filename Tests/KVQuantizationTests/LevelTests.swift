@@ -1,6 +1,7 @@
 import BlockFormats
 import CSIMD
 import KVQuantization
+import TestSupport
 import Testing
 
 /// Every level of the C kernels gives the bytes of the specification, and decodes to its values.
@@ -11,7 +12,7 @@ import Testing
 
   @Test(arguments: KVRecipe.allCases)
   func encodersGiveTheSpecificationsBytes(recipe: KVRecipe) throws {
-    var generator = SplitMix64(seed: 7)
+    var generator = SplitMix(seed: 7)
     let unit = recipe.blockSize ?? 2
     for kind in RowKind.allCases {
       for g: Float in recipe.usesDecodeScale ? [1, 0.02, 0x1p-126, 0x1p-60, 0x1p60, 0x1p116] : [1] {
@@ -52,7 +53,7 @@ import Testing
   /// Any bytes can be decoded, also those that no encoder writes: NaN and negative scales, -0.
   @Test(arguments: KVRecipe.allCases, levels)
   func decodersGiveTheSpecificationsValuesForAnyBytes(recipe: KVRecipe, level: nb_level) throws {
-    var generator = SplitMix64(seed: 8)
+    var generator = SplitMix(seed: 8)
     let dimension = 16 * 32
     for start in stride(from: 0, to: 256, by: 16) {
       let scales = (0..<recipe.scaleBytes(dimension: dimension)).map { UInt8((start + $0) % 256) }

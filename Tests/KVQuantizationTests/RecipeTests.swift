@@ -1,4 +1,5 @@
 import KVQuantization
+import TestSupport
 import Testing
 
 @Suite struct RecipeTests {
@@ -69,7 +70,7 @@ import Testing
   static let rowsWithOutliers = makeRows(outliers: [9, 40, 71, 102])
 
   private static func makeRows(outliers: Set<Int>) -> [[Float]] {
-    var generator = SplitMix64(seed: 42)
+    var generator = SplitMix(seed: 42)
     return (0..<400).map { _ in (0..<128).map { generator.normal() * (outliers.contains($0) ? 20 : 1) } }
   }
 }

@@ -1,10 +1,11 @@
 import BlockFormats
+import TestSupport
 
 /// Rows that stress one thing each.
 enum RowKind: CaseIterable {
   case normal, outliers, ties, zeros, signedZeros, subnormal, huge, nonfinite, allNonfinite, anyBits, sparse, clipped
 
-  func row(dimension: Int, decodeScale g: Float, using generator: inout SplitMix64) -> [Float] {
+  func row(dimension: Int, decodeScale g: Float, using generator: inout SplitMix) -> [Float] {
     let bounded = min(max(g, 1e-30), 1e30)
     return (0..<dimension).map { index in
       switch self {
@@ -26,26 +27,5 @@ enum RowKind: CaseIterable {
       case .clipped: generator.normal() * bounded * 2000
       }
     }
-  }
-}
-
-/// A small generator with a seed, so that failures repeat (Steele, Lea, Flood, "Fast splittable pseudorandom number
-/// generators", 2014).
-struct SplitMix64: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-
-  /// Nearly N(0, 1): twelve uniform numbers (Irwin-Hall). Exactly variance 1; tails end at 6.
-  mutating func normal() -> Float {
-    Float((0..<12).reduce(0.0) { sum, _ in sum + Double(next() >> 11) * 0x1p-53 } - 6)
   }
 }
