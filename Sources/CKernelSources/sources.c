@@ -13,6 +13,9 @@ static const uint8_t decode_cu[] = {
 static const uint8_t dequantize_cu[] = {
 #embed "Kernels/dequantize.cu"
 };
+static const uint8_t fp4_rows_cuh[] = {
+#embed "Kernels/fp4_rows.cuh"
+};
 static const uint8_t pipeline_cuh[] = {
 #embed "Kernels/pipeline.cuh"
 };
@@ -36,6 +39,7 @@ static const nb_kernel_source sources[] = {
     SOURCE("codecs.cuh", codecs_cuh),
     SOURCE("decode.cu", decode_cu),
     SOURCE("dequantize.cu", dequantize_cu),
+    SOURCE("fp4_rows.cuh", fp4_rows_cuh),
     SOURCE("pipeline.cuh", pipeline_cuh),
     SOURCE("ptx.cuh", ptx_cuh),
     SOURCE("bandwidth.cu", bandwidth_cu),

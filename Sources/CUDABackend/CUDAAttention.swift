@@ -109,12 +109,12 @@ extension MHALayout {
     "\(kvHeadCount) KV heads of \(headDimension), pages of \(pageSize), \(recipeK.name)/\(recipeV.name)"
   }
 
-  /// Blocks of the kernels that store or dequantise rows: each takes a tile of one head's keys or values at a time.
+  /// Blocks of the kernels that store or dequantise rows: each takes a tile of one head at a time, heads along y.
   func rowLaunchShape(tokens: Int, device: CUDADevice) -> LaunchShape {
     let tiles = (tokens + Int(NB_TILE_TOKENS) - 1) / Int(NB_TILE_TOKENS)
     let threads = Int(nb_row_threads(Int32(headDimension)))
     // Four times what is resident at once: enough to even out, few enough not to matter.
     let most = device.multiprocessorCount * (2048 / threads) * 4
-    return LaunchShape(grid: .init(min(tiles * kvHeadCount * 2, most)), block: .init(threads))
+    return LaunchShape(grid: .init(min(tiles, max(most / kvHeadCount, 1)), kvHeadCount), block: .init(threads))
   }
 }

@@ -1,7 +1,7 @@
 // Decodes the pages of one request into dense rows, for kernels that want BF16.
 //
-// A block takes one tile of one head's keys or values: it comes to shared memory as one piece, and a thread decodes eight values of
-// one row and writes them with 16-byte stores, coalesced.
+// A block takes one tile of one head: it comes to shared memory as one piece, and a thread decodes eight values of one row of keys and
+// of values and writes them with 16-byte stores, coalesced.
 #include "rows.cuh"
 
 namespace {
@@ -55,46 +55,52 @@ NB_DEVICE void decodeOctet(const uint8_t *at, float g, int token, int octet, flo
   }
 }
 
+// A thread's eight values of one row, from the tile in shared memory to the dense rows.
 template <int RECIPE, bool KEYS>
-NB_DEVICE void decodeTile(const nb_dequantize_arguments &a, int tileNumber, int head, uint4 *image) {
-  const nb_tile tile = nb_tile_of(NB_RECIPE_K, NB_RECIPE_V, D);
-  const int offset = KEYS ? tile.key_codes : tile.value_codes;
-  const int words = ((KEYS ? tile.value_codes : tile.bytes) - offset) / 16;
-  const int start = tileNumber * NB_TILE_TOKENS;
-  const int64_t page = __ldg((const int32_t *)a.page_table + (start >> a.page_shift));
-  const uint4 *from = (const uint4 *)((const uint8_t *)a.cache + page * a.page_stride +
-                                      nb_tile_offset(tile.bytes, a.page_shift, head, start & ((1 << a.page_shift) - 1)) + offset);
-  __syncthreads();
-  for (int i = threadIdx.x; i < words; i += THREADS) image[i] = __ldg(from + i);
-  __syncthreads();
-  const int token = threadIdx.x / OCTETS, octet = threadIdx.x % OCTETS, row = start + token - a.first_token;
-  if (row < 0 || row >= a.tokens) return;
-  float x[8];
-  decodeOctet<RECIPE, KEYS>((const uint8_t *)image, KEYS ? a.key_scale : a.value_scale, token, octet, x);
+NB_DEVICE void writeOctet(const nb_dequantize_arguments &a, const uint8_t *at, int token, int row, int head) {
+  const int octet = threadIdx.x % OCTETS;
   const uint64_t rows = KEYS ? a.keys : a.values;
+  if (rows == 0) return;
+  float x[8];
+  decodeOctet<RECIPE, KEYS>(at, KEYS ? a.key_scale : a.value_scale, token, octet, x);
   const int64_t element = ((int64_t)row * a.kv_heads + head) * D + 8 * octet;
   if (a.output_type == NB_KERNEL_TYPE_F32) {
     float4 *p = (float4 *)((float *)rows + element);
-    p[0] = make_float4(x[0], x[1], x[2], x[3]);
-    p[1] = make_float4(x[4], x[5], x[6], x[7]);
+    __stcs(p, make_float4(x[0], x[1], x[2], x[3]));
+    __stcs(p + 1, make_float4(x[4], x[5], x[6], x[7]));
   } else {
-    *(uint4 *)((uint16_t *)rows + element) =
-        make_uint4(nb_pack_bf16(x[0], x[1]), nb_pack_bf16(x[2], x[3]), nb_pack_bf16(x[4], x[5]), nb_pack_bf16(x[6], x[7]));
+    __stcs((uint4 *)((uint16_t *)rows + element),
+           make_uint4(nb_pack_bf16(x[0], x[1]), nb_pack_bf16(x[2], x[3]), nb_pack_bf16(x[4], x[5]), nb_pack_bf16(x[6], x[7])));
   }
 }
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS) nb_dequantize(const __grid_constant__ nb_dequantize_arguments a) {
-  __shared__ uint4 image[D * 2];  // 16 rows of BF16
-  const int first = a.first_token / NB_TILE_TOKENS, last = (a.first_token + a.tokens - 1) / NB_TILE_TOKENS;
-  const int64_t work = (int64_t)(last - first + 1) * a.kv_heads * 2;
-  for (int64_t i = blockIdx.x; i < work; i += gridDim.x) {
-    const int head = (int)(i / 2 % a.kv_heads), tileNumber = first + (int)(i / 2 / a.kv_heads);
-    if (i % 2 == 0) {
-      if (a.keys != 0) decodeTile<NB_RECIPE_K, true>(a, tileNumber, head, image);
-    } else {
-      if (a.values != 0) decodeTile<NB_RECIPE_V, false>(a, tileNumber, head, image);
+  __shared__ uint4 image[D * 4];  // 16 rows of BF16 keys and values
+  const nb_tile tile = nb_tile_of(NB_RECIPE_K, NB_RECIPE_V, D);
+  const int head = blockIdx.y, last = (a.first_token + a.tokens - 1) / NB_TILE_TOKENS;
+  for (int i = a.first_token / NB_TILE_TOKENS + blockIdx.x; i <= last; i += gridDim.x) {
+    const int start = i * NB_TILE_TOKENS;
+    const int64_t page = __ldg((const int32_t *)a.page_table + (start >> a.page_shift));
+    const uint4 *from = (const uint4 *)((const uint8_t *)a.cache + page * a.page_stride +
+                                        nb_tile_offset(tile.bytes, a.page_shift, head, start & ((1 << a.page_shift) - 1)));
+    uint4 words[(D * 4 + THREADS - 1) / THREADS];
+#pragma unroll
+    for (int k = 0; k < sizeof words / 16; k++) {
+      const int w = threadIdx.x + k * THREADS;
+      words[k] = w < tile.bytes / 16 ? __ldcs(from + w) : make_uint4(0, 0, 0, 0);
     }
+    __syncthreads();  // the last tile has been read
+#pragma unroll
+    for (int k = 0; k < sizeof words / 16; k++) {
+      const int w = threadIdx.x + k * THREADS;
+      if (w < tile.bytes / 16) image[w] = words[k];
+    }
+    __syncthreads();
+    const int token = threadIdx.x / OCTETS, row = start + token - a.first_token;
+    if (row < 0 || row >= a.tokens) continue;
+    writeOctet<NB_RECIPE_K, true>(a, (const uint8_t *)image + tile.key_codes, token, row, head);
+    writeOctet<NB_RECIPE_V, false>(a, (const uint8_t *)image + tile.value_codes, token, row, head);
   }
 }

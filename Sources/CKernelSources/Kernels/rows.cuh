@@ -12,65 +12,59 @@ struct nb_row {
   static constexpr int bits = RECIPE == NB_KERNEL_BF16 ? 16 : RECIPE == NB_KERNEL_FP8_E4M3 ? 8 : 4;
 };
 
-// E4M3 of a finite number with the sign of another, to nearest even, saturating at 448: adding 2^(exponent + 20) rounds at 2^(exponent - 3).
-NB_DEVICE uint32_t nb_e4m3_encode(float y, float sign) {
-  float m = fminf(fabsf(y), 448.0f);
-  uint32_t magic = (__float_as_uint(fmaxf(m, 0x1p-6f)) & 0x7F800000u) + (20u << 23);
-  uint32_t steps = __float_as_uint(__fadd_rn(m, __uint_as_float(magic))) - magic;
-  return (steps + (magic >> 20) - ((127u + 20 - 6) << 3)) | (__float_as_uint(sign) >> 31 << 7);
-}
-NB_DEVICE uint32_t nb_e4m3_encode(float y) { return nb_e4m3_encode(y, y); }
-
-NB_DEVICE float nb_e4m3_decode(uint32_t byte) {
-  float value = __fmul_rn(__uint_as_float((byte & 0x7Fu) << 20), 0x1p120f);
-  return byte & 0x80u ? -value : value;
-}
-
-// Magnitude of the E2M1 code of a number, ties to the even code: as E4M3 with one bit of mantissa, saturating at 6.
-NB_DEVICE uint32_t nb_e2m1_even(float y) {
-  float m = fminf(fabsf(y), 6.0f);
-  uint32_t magic = (__float_as_uint(fmaxf(m, 1.0f)) & 0x7F800000u) + (22u << 23);
-  uint32_t steps = __float_as_uint(__fadd_rn(m, __uint_as_float(magic))) - magic;
-  return steps + (magic >> 22) - ((127u + 22) << 1);
+// E4M3 of two finite numbers, to nearest even, saturating at 448; the first in the low byte.
+NB_DEVICE uint32_t nb_e4m3x2_encode(float low, float high) {
+#if __CUDA_ARCH__ >= 890
+  uint32_t r;
+  asm("{.reg .b16 p; cvt.rn.satfinite.e4m3x2.f32 p, %1, %2; cvt.u32.u16 %0, p;}" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+#else
+  auto encode = [](float y) {  // adding 2^(exponent + 20) rounds at 2^(exponent - 3)
+    const float m = fminf(fabsf(y), 448.0f);
+    const uint32_t magic = (__float_as_uint(fmaxf(m, 0x1p-6f)) & 0x7F800000u) + (20u << 23);
+    const uint32_t steps = __float_as_uint(__fadd_rn(m, __uint_as_float(magic))) - magic;
+    return (steps + (magic >> 20) - ((127u + 20 - 6) << 3)) | (__float_as_uint(y) >> 31 << 7);
+  };
+  return encode(low) | encode(high) << 8;
+#endif
 }
 
-// Magnitude, ties away from zero.
-NB_DEVICE uint32_t nb_e2m1_away(float y) {
-  float m = fabsf(y);
-  return m < 1.0f ? (m >= 0.25f) + (m >= 0.75f) : min(((__float_as_uint(m) + 0x200000u) >> 22) - 252u, 7u);
+NB_DEVICE float nb_e4m3_decode(uint32_t byte) { return nb_f16_to_f32((uint16_t)nb_e4m3x2_to_f16x2(byte, 0)); }
+
+// Magnitude of the E2M1 code of m >= 0, ties to the even code, in the low bits of a word, 7 at most for m < 7. Its steps are 1/2
+// below 2, 1 below 4 and 2 from there, so the code is the least of 2 m, m + 2 and m / 2 + 4, rounded: which is what adding 2^23 does.
+NB_DEVICE uint32_t nb_e2m1_even(float m) {
+  const uint32_t halves = __float_as_uint(__fmaf_rn(m, 2.0f, 0x1p23f)), ones = __float_as_uint(__fadd_rn(m, 0x1p23f + 2));
+  return min(min(halves, ones), __float_as_uint(__fmaf_rn(m, 0.5f, 0x1p23f + 4)));
 }
 
-// Exact quotients by one divisor: what div.rn does where no exponent comes near the ends of the range, with the reciprocal taken
-// once; only a zero may lose its sign. `most` is the largest magnitude among x.
-NB_DEVICE void nb_divide(const float (&x)[16], float divisor, float most, float (&y)[16]) {
-  if (divisor >= 0x1p-60f && divisor <= 0x1p60f && most <= 0x1p60f) {
+// The same as a number: m rounded to E2M1, for m < 7.
+NB_DEVICE float nb_e2m1_round(float m) {
+  const float power = __uint_as_float(__float_as_uint(fmaxf(m, 1.0f)) & 0x7F800000u);
+  return __fmaf_rn(power, -0x1p22f, __fmaf_rn(power, 0x1p22f, m));
+}
+
+// Magnitude of the code of |y| < 7, ties away from zero. Times 2^-126, the bits of an FP32 are the code and 22 bits of fraction.
+NB_DEVICE uint32_t nb_e2m1_away(float y) { return (__float_as_uint(__fmul_rz(fabsf(y), 0x1p-126f)) + 0x200000u) >> 22; }
+
+// Quotients by one divisor: 1 / value = high + low. A quotient lies on the same side of every number with four bits of mantissa
+// behind the point, and hits it in the same cases, as the IEEE quotient; so it rounds to the same E2M1 or E4M3 code. That was tried
+// for each of the 2^23 mantissas of the divisor, and one, all ones, is not served.
+struct nb_divisor {
+  float value, high, low;
+
+  NB_DEVICE_MEMBER explicit nb_divisor(float divisor) : value(divisor) {
     float guess;
     asm("rcp.approx.f32 %0, %1;" : "=f"(guess) : "f"(divisor));
-    const float reciprocal = __fmaf_rn(guess, __fmaf_rn(-divisor, guess, 1.0f), guess);
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      float q = __fmul_rn(x[i], reciprocal);
-      q = __fmaf_rn(__fmaf_rn(-divisor, q, x[i]), reciprocal, q);
-      y[i] = __fmaf_rn(__fmaf_rn(-divisor, q, x[i]), reciprocal, q);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < 16; i++) y[i] = __fdiv_rn(x[i], divisor);
+    high = __fmaf_rn(guess, __fmaf_rn(-divisor, guess, 1.0f), guess);
+    low = __fmul_rn(__fmaf_rn(-divisor, high, 1.0f), high);
   }
-}
-
-// nb_unit_pack and nb_unit_unpack in few instructions; the code is a magnitude with another number's sign.
-template <int RECIPE>
-NB_DEVICE uint32_t nb_unit_bits(int slot, uint32_t magnitude, float sign) {
-  if constexpr (nb_row<RECIPE>::isNVFP4) {
-    const int at = slot == 0 ? 15 : slot == 1 ? 12 : slot == 2 ? 14 : 13;
-    return magnitude << (9 - 3 * slot) | ((__float_as_uint(sign) >> (31 - at)) & (1u << at));
-  } else {
-    const int at = slot == 3 ? 14 : 15 - 3 * slot;
-    const uint32_t bits = slot == 3 ? (magnitude & 1) << 13 | (magnitude & 6) << 9 : magnitude << (6 - 3 * slot);
-    return bits | ((__float_as_uint(sign) >> (31 - at)) & (1u << at));
+  NB_DEVICE_MEMBER float quotient(float x) const { return __fmaf_rn(x, high, __fmul_rn(x, low)); }
+  // Whether it may be asked for quotients of numbers up to `most`.
+  NB_DEVICE_MEMBER bool serves(float most) const {
+    return value >= 0x1p-60f && value <= 0x1p60f && (__float_as_uint(value) & 0x7FFFFFu) != 0x7FFFFFu && most <= 0x1p60f;
   }
-}
+};
 
 template <int RECIPE>
 NB_DEVICE uint32_t nb_unit_code(int slot, uint32_t unit) {
@@ -90,11 +84,6 @@ NB_DEVICE float nb_e2m1_decode(uint32_t code) {
 
 NB_DEVICE float nb_power_of_two(int exponent) {  // -127 ... 127
   return exponent < -126 ? 0x1p-127f : __uint_as_float((uint32_t)(exponent + 127) << 23);
-}
-
-NB_DEVICE uint32_t nb_bf16_encode(float x) {
-  uint32_t bits = __float_as_uint(x);
-  return (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16;
 }
 
 // Byte of the 16-bit unit with a thread's values in the codes of a tile; the unit's slots are the dims first, first + step, ...

@@ -163,7 +163,7 @@ NB_FUNCTION int64_t nb_decode_workspace_bytes(int64_t splits, int32_t kv_heads, 
 }
 
 /// Stores rows of keys and values: encodes them (formats: "Recipes", byte for byte the CPU's encoders) and scatters them to slots.
-/// Launch: any grid (a block takes 16 rows of one head's keys or values at a time), block = nb_row_threads(dim).
+/// Launch: grid = any number of blocks x kv_heads (a block takes 16 rows of one head at a time), block = nb_row_threads(dim).
 typedef struct nb_store_arguments {
   uint64_t keys;        ///< [rows, kv_heads, dim] of row_type
   uint64_t values;      ///< the same
@@ -184,7 +184,7 @@ typedef struct nb_store_arguments {
 } nb_store_arguments;
 
 /// Decodes tokens [first_token, first_token + tokens) of ONE request into dense BF16 (or F32) rows.
-/// Launch: any grid (a block takes a tile of one head's keys or values at a time), block = nb_row_threads(dim).
+/// Launch: grid = any number of blocks x kv_heads (a block takes a tile of one head at a time), block = nb_row_threads(dim).
 typedef struct nb_dequantize_arguments {
   uint64_t keys;        ///< [tokens, kv_heads, dim] of output_type, written; 0 = skip
   uint64_t values;      ///< the same
