@@ -10,6 +10,21 @@ static const uint8_t codecs_cuh[] = {
 static const uint8_t decode_cu[] = {
 #embed "Kernels/decode.cu"
 };
+static const uint8_t decode_layout_cuh[] = {
+#embed "Kernels/decode_layout.cuh"
+};
+static const uint8_t decode_merge_cuh[] = {
+#embed "Kernels/decode_merge.cuh"
+};
+static const uint8_t decode_plan_cuh[] = {
+#embed "Kernels/decode_plan.cuh"
+};
+static const uint8_t decode_queries_cuh[] = {
+#embed "Kernels/decode_queries.cuh"
+};
+static const uint8_t decode_step_cuh[] = {
+#embed "Kernels/decode_step.cuh"
+};
 static const uint8_t dequantize_cu[] = {
 #embed "Kernels/dequantize.cu"
 };
@@ -38,6 +53,11 @@ static const nb_kernel_source sources[] = {
     SOURCE("nibble_kernels.h", nibble_kernels_h),
     SOURCE("codecs.cuh", codecs_cuh),
     SOURCE("decode.cu", decode_cu),
+    SOURCE("decode_layout.cuh", decode_layout_cuh),
+    SOURCE("decode_merge.cuh", decode_merge_cuh),
+    SOURCE("decode_plan.cuh", decode_plan_cuh),
+    SOURCE("decode_queries.cuh", decode_queries_cuh),
+    SOURCE("decode_step.cuh", decode_step_cuh),
     SOURCE("dequantize.cu", dequantize_cu),
     SOURCE("fp4_rows.cuh", fp4_rows_cuh),
     SOURCE("pipeline.cuh", pipeline_cuh),

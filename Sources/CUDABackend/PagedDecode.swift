@@ -57,13 +57,13 @@ public struct PagedDecode: ~Copyable, Sendable {
       /// Few requests of moderate length: short pieces, so that even one request keeps the whole GPU busy.
       case latency
 
-      /// Measured on an H100 (docs/gpu.md).
-      var minimumTokens: Int { self == .throughput ? 4096 : 1024 }
+      /// Measured on an H100 (docs/performance-gpu.md).
+      var minimumTokens: Int { self == .throughput ? 2048 : 512 }
     }
 
-    /// For a GPU: one long request's splits fill the GPU once.
+    /// For a GPU: one long request's splits give each of its teams of warps, two a multiprocessor, one to begin with.
     public init(device: CUDADevice, kvHeadCount: Int, preference: Preference = .throughput) {
-      let target = max(1, min(Int(NB_MAXIMUM_SPLITS), device.multiprocessorCount / max(kvHeadCount, 1)))
+      let target = max(1, min(Int(NB_MAXIMUM_SPLITS), 2 * device.multiprocessorCount / max(kvHeadCount, 1)))
       self.init(target: target, minimumTokens: preference.minimumTokens)
     }
 
@@ -177,7 +177,7 @@ public struct PagedDecode: ~Copyable, Sendable {
     self.kernel = kernel
     shape = LaunchShape(
       grid: .init(library.context.device.multiprocessorCount * resident), block: .init(threads),
-      sharedBytes: sharedBytes)
+      sharedBytes: sharedBytes, overlapsPrevious: library.context.device.launchesDependents)
     self.workspace = workspace
     self.counters = counters
   }

@@ -44,6 +44,9 @@ public struct CUDADevice: Sendable {
     hasMemoryPools = try attribute(115) != 0
   }
 
+  /// Whether a kernel may be set up while the one before it drains (programmatic dependent launch).
+  public var launchesDependents: Bool { computeCapability >= ComputeCapability(9, 0) }
+
   /// Why Nibble's kernels can't run here; nil if they can.
   public var unavailability: CUDAUnavailable? {
     computeCapability >= Self.oldestComputeCapability

@@ -36,6 +36,8 @@ enum DecodeTimings {
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 1_048_576),
       ]
       : [
+        // What a call costs by itself.
+        Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 16),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 4096),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 32_768),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 32_768, preference: .latency),
@@ -72,6 +74,7 @@ enum DecodeTimings {
   }
 
   private static func run(_ load: Load, _ layout: MHALayout, seed: UInt64, _ bench: DeviceBench) throws -> CaseResult {
+    // A context shorter than the unit is its beginning.
     let cache = try CacheFixture(
       layout: layout, lengths: [unit], scales: scales, seed: seed, workers: bench.workers)
     let yardsticks = try bench.yardsticks()
@@ -79,7 +82,7 @@ enum DecodeTimings {
     // Caches that the level-2 cache could keep from call to call are laid out several times, and calls take turns.
     let sets = load.isTimed ? max(1, min(64, 4 * bench.context.device.l2Bytes / bytes)) : 1
     let pagesPerUnit = unit / layout.pageSize
-    let unitsPerRequest = load.contextLength / unit
+    let unitsPerRequest = (load.contextLength + unit - 1) / unit
     let unitCount = sets * load.batch * unitsPerRequest
     var random = RandomNumbers(seed: seed)
     let pool = try DevicePagePool(
@@ -104,8 +107,11 @@ enum DecodeTimings {
     let deviceQueries = try DeviceBuffer<UInt8>.holding(ActivationType.bf16.bytes(queries), on: bench.stream)
     let output = try DeviceBuffer<UInt8>(bench.context, count: load.batch * width * 2)
     try output.fill(byte: 0xff, on: bench.stream)
-    let splitting = PagedDecode.Splitting(
+    let standard = PagedDecode.Splitting(
       device: bench.context.device, kvHeadCount: load.kvHeadCount, preference: load.preference)
+    let splitting = PagedDecode.Splitting(
+      target: bench.options.splitTarget ?? standard.target,
+      minimumTokens: bench.options.splitTokens ?? standard.minimumTokens)
     let softmaxScale = 1 / Float(layout.headDimension).squareRoot()
     let plan = try PagedDecode(
       PagedDecode.Configuration(
@@ -123,7 +129,7 @@ enum DecodeTimings {
     try plan.run(try call(sets - 1), on: bench.stream)
     let compared = min(load.batch, 8)
     let found = ActivationType.bf16.values(Array(try output.array(on: bench.stream).prefix(compared * width * 2)))
-    let reference = try repeated(cache, count: compared).reference(
+    let reference = try repeated(cache, count: compared, length: min(load.contextLength, unit)).reference(
       queries: Array(queries.prefix(compared * width)), queryHeadCount: load.queryHeadCount, softmaxScale: softmaxScale,
       workers: bench.workers)
     let error = relativeError(found, reference, row: layout.headDimension)
@@ -149,20 +155,21 @@ enum DecodeTimings {
     result.line.add("share_of_copy", rate / yardsticks.copy, digits: 3)
     result.line.add("share_of_read", rate / yardsticks.read, digits: 3)
     result.line.add("splits", splitting.count(contextLength: load.contextLength))
+    result.line.add("split_tokens", splitting.minimumTokens)
+    result.line.add("split_target", splitting.target)
     result.line.add("blocks", plan.shape.grid.x)
     result.line.add("threads", plan.shape.block.x)
     result.line.add("shared_bytes", plan.shape.sharedBytes)
     result.line.add("input_sets", sets)
     result.row = TimingRow(
-      load: load.text, recipe: layout.recipeK, microseconds: time.median, gigabytesPerSecond: rate,
-      share: rate / yardsticks.read)
+      load: load.text, recipe: layout.recipeK, microseconds: time.median, gigabytesPerSecond: rate)
     return result
   }
 
-  /// The unit as a batch of requests over the same pages.
-  private static func repeated(_ cache: CacheFixture, count: Int) throws -> CacheFixture {
+  /// The unit, or its beginning, as a batch of requests over the same pages.
+  private static func repeated(_ cache: CacheFixture, count: Int, length: Int) throws -> CacheFixture {
     CacheFixture(
-      pool: cache.pool, layout: cache.layout, lengths: Array(repeating: cache.lengths[0], count: count),
+      pool: cache.pool, layout: cache.layout, lengths: Array(repeating: length, count: count),
       pageTables: Array(repeating: cache.pageTables[0], count: count))
   }
 }

@@ -13,11 +13,13 @@ final class DeviceBench {
   let library: KernelLibrary
   let stream: CUDAStream
   let workers = WorkerPool(threadCount: WorkerPool.availableProcessorCount)
+  let options: DeviceOptions
   private var measured: Yardsticks?
   private let timerReplays = 15
 
-  init(ordinal: Int) throws(CUDAError) {
-    let library = try KernelLibrary.open(device: ordinal)
+  init(_ options: DeviceOptions) throws(CUDAError) {
+    let library = try KernelLibrary.open(device: options.device)
+    self.options = options
     stream = try CUDAStream(library.context)
     self.library = library
   }
@@ -34,7 +36,7 @@ final class DeviceBench {
   }
 
   /// Runs the cases in order and prints a line for each. True if all passed.
-  func run(_ cases: [DeviceCase], jsonOnly: Bool) throws -> Bool {
+  func run(_ cases: [DeviceCase]) throws -> Bool {
     let device = context.device
     var head = JSONLine()
     head.add("device", device.name)
@@ -75,7 +77,7 @@ final class DeviceBench {
       line.add("read_gb_per_s", yardsticks.read, digits: 0)
       print(line.text)
     }
-    if !jsonOnly {
+    if !options.jsonOnly {
       if let yardsticks = measured { ResultTable.print(rows, yardsticks: yardsticks, device: device.name) }
       print("\(cases.count - failures.count) of \(cases.count) cases passed")
       for failure in failures { print("FAILED \(failure)") }
@@ -95,14 +97,17 @@ final class DeviceBench {
     return failures.withLock { $0 }
   }
 
+  /// What each kernel needs of a multiprocessor; dynamic shared memory is in the lines of the timings.
   private func printResources(_ instances: Set<KernelInstance>) {
     for instance in instances.sorted(by: { "\($0)" < "\($1)" }) {
-      guard let kernel = try? library.kernel(instance) else { continue }
+      guard let kernel = try? library.kernel(instance), let output = try? library.compiled(instance) else { continue }
+      let report = ResourceReport.parse(output.log).first { $0.kernel == instance.entry }
       var line = JSONLine()
       line.add("kernel", "\(instance)")
       line.add("registers", kernel.resources.registers)
       line.add("static_shared_bytes", kernel.resources.sharedBytes)
       line.add("local_bytes", kernel.resources.localBytes)
+      if let report { line.add("spill_bytes", max(report.spillStoreBytes, report.spillLoadBytes)) }
       print(line.text)
     }
   }

@@ -6,6 +6,9 @@ struct DeviceOptions {
   var jsonOnly = false
   var showsHelp = false
   var device = 0
+  /// Other cuts of contexts than the program's own, to time them.
+  var splitTarget: Int?
+  var splitTokens: Int?
 
   enum Failure: Error, CustomStringConvertible {
     case unknownOption(String)
@@ -25,12 +28,14 @@ struct DeviceOptions {
   }
 
   static let help = """
-    usage: nibble-device [--filter TEXT]... [--quick] [--list] [--json-only] [--device N]
+    usage: nibble-device [--filter TEXT]... [--quick] [--list] [--json-only] [--device N] [--split-tokens N] [--split-target N]
       --filter TEXT  only cases with TEXT in their name; the parts of TEXT between '+' must all be there; may be repeated
       --quick        a small grid and short timings
       --list         print the names of the cases and stop; needs no GPU
       --json-only    no table at the end
       --device N     GPU number, 0 unless told
+      --split-tokens N, --split-target N
+                     in timings of decode attention: the shortest split, and how many a long request is to have
     One JSON line a case on stdout. Exit: 0 all passed, 1 a case failed, 64 usage, 69 no usable GPU.
     """
 
@@ -45,10 +50,14 @@ struct DeviceOptions {
       case "--filter":
         guard let value = rest.popFirst() else { throw .missingValue(option) }
         filters.append(value)
-      case "--device":
+      case "--device", "--split-tokens", "--split-target":
         guard let value = rest.popFirst() else { throw .missingValue(option) }
         guard let number = Int(value), number >= 0 else { throw .notANumber(option: option, value: value) }
-        device = number
+        switch option {
+        case "--device": device = number
+        case "--split-tokens": splitTokens = number
+        default: splitTarget = number
+        }
       default: throw .unknownOption(option)
       }
     }

@@ -8,8 +8,6 @@ struct TimingRow {
   let microseconds: Double
   /// Bytes that must be moved, /s.
   let gigabytesPerSecond: Double
-  /// Share of the best read bandwidth (decode) or of the copy bandwidth (store, dequantise).
-  let share: Double
 }
 
 /// The table for people: a line a load and recipe, with ratios to nvfp4.
@@ -19,8 +17,8 @@ enum ResultTable {
     Swift.print("\n\(device): copy \(yardsticks.copy.fixed(0)) GB/s, best read \(yardsticks.read.fixed(0)) GB/s")
     let width = max(8, rows.map(\.load.count).max() ?? 0)
     Swift.print(
-      pad("load", width) + "  " + pad("recipe", 15) + right("us", 9) + right("GB/s", 8) + right("share", 8)
-        + right("x nvfp4", 9))
+      pad("load", width) + "  " + pad("recipe", 15) + right("us", 9) + right("GB/s", 8) + right("of read", 8)
+        + right("of copy", 8) + right("x nvfp4", 9))
     var loads: [String] = []
     for row in rows where !loads.contains(row.load) { loads.append(row.load) }
     for load in loads {
@@ -29,10 +27,22 @@ enum ResultTable {
       for row in group {
         Swift.print(
           pad(load, width) + "  " + pad(row.recipe.name, 15) + right(row.microseconds.fixed(1), 9)
-            + right(row.gigabytesPerSecond.fixed(0), 8) + right((row.share * 100).fixed(1) + "%", 8)
+            + right(row.gigabytesPerSecond.fixed(0), 8) + share(row, of: yardsticks.read)
+            + share(row, of: yardsticks.copy)
             + right(base.map { (row.microseconds / $0).fixed(2) } ?? "-", 9))
       }
+      let times = [KVRecipe.nvfp4, .fp8E4M3, .bf16].compactMap { recipe in
+        group.first { $0.recipe == recipe }?.microseconds
+      }
+      if let least = times.first, times.count == 3 {
+        let ratios = times.dropFirst().map { ($0 / least).fixed(2) }.joined(separator: " : ")
+        Swift.print(pad("", width) + "  nvfp4 : fp8_e4m3 : bf16 = 1 : \(ratios)")
+      }
     }
+  }
+
+  private static func share(_ row: TimingRow, of bandwidth: Double) -> String {
+    right((row.gigabytesPerSecond / bandwidth * 100).fixed(1) + "%", 8)
   }
 
   private static func pad(_ text: String, _ width: Int) -> String {

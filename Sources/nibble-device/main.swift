@@ -19,8 +19,8 @@ do {
     exit(0)
   }
   if cases.isEmpty { throw DeviceOptions.Failure.nothingMatches(options.filters) }
-  let bench = try DeviceBench(ordinal: options.device)
-  exit(try bench.run(cases, jsonOnly: options.jsonOnly) ? 0 : 1)
+  let bench = try DeviceBench(options)
+  exit(try bench.run(cases) ? 0 : 1)
 } catch let failure as DeviceOptions.Failure {
   Files.printError("nibble-device: \(failure)\n\(DeviceOptions.help)")
   exit(64)

@@ -26,7 +26,7 @@ private struct EmptyCompiler: KernelCompiler {
     memory.initialize(
       to: nb_decode_information(
         threads: 384, shared_bytes: 221_256, rows: 16, warps: 12, stages: 3, step_tokens: 32,
-        layout_version: NB_KERNEL_LAYOUT_VERSION, reserved: 0))
+        layout_version: NB_KERNEL_LAYOUT_VERSION, teams: 2))
     return memory
   }()
 

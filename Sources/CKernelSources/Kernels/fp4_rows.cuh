@@ -56,14 +56,16 @@ NB_DEVICE uint32_t nb_encode_exactly(float (&x)[16], float most, float g, uint32
   return byte;
 }
 
-// Where the scale is a normal number below 448 no quotient exceeds 6 (1 + 1/16), so nothing saturates.
-NB_DEVICE bool nb_is_ordinary(uint32_t byte) { return byte - 8 < 126 - 8; }
+// A scale that is a normal number, or rounded to 448 from at most 464: no quotient exceeds 6 (1 + 1/16), so nothing saturates. It is
+// asked of the scale for 6; quotients by the scale for 4 are smaller, even where that one saturates.
+NB_DEVICE bool nb_is_ordinary(float scale) { return scale >= 0x1p-6f && scale <= 464.0f; }
 
 // The scale of a block whose maximum is mapped to 6, from that maximum and six times g.
 NB_DEVICE uint32_t nb_encode_nvfp4(float (&x)[16], float most, float g, const nb_divisor &six, uint32_t (&codes)[16]) {
-  const uint32_t byte = nb_e4m3x2_encode(six.quotient(most), 0.0f);
+  const float wanted = six.quotient(most);
+  const uint32_t byte = nb_e4m3x2_encode(wanted, 0.0f);
   const nb_divisor scale(__fmul_rn(nb_e4m3_decode(byte), g));
-  if (!(six.serves(most) && scale.serves(most) && nb_is_ordinary(byte))) return nb_encode_exactly<false>(x, most, g, codes);
+  if (!(six.serves(most) && scale.serves(most) && nb_is_ordinary(wanted))) return nb_encode_exactly<false>(x, most, g, codes);
 #pragma unroll
   for (int i = 0; i < 16; i++) codes[i] = nb_e2m1_even(scale.quotient(fabsf(x[i])));
   return byte;
@@ -72,8 +74,8 @@ NB_DEVICE uint32_t nb_encode_nvfp4(float (&x)[16], float most, float g, const nb
 // Both encodings are rounded and their errors summed up roughly, in the unit of each. Only where the sums are so close that the
 // rounding of the specification's own sums could decide, it is done step by step.
 NB_DEVICE uint32_t nb_encode_4over6(float (&x)[16], float most, float g, const nb_divisor &six, uint32_t (&codes)[16]) {
-  const float top = __fmul_rn(4.0f, g);
-  const uint32_t byteOfSix = nb_e4m3x2_encode(six.quotient(most), 0.0f);
+  const float top = __fmul_rn(4.0f, g), wanted = six.quotient(most);
+  const uint32_t byteOfSix = nb_e4m3x2_encode(wanted, 0.0f);
   const uint32_t byteOfFour = nb_e4m3x2_encode(nb_divisor(top).quotient(most), 0.0f);
   const nb_divisor scaleOfSix(__fmul_rn(nb_e4m3_decode(byteOfSix), g)), scaleOfFour(__fmul_rn(nb_e4m3_decode(byteOfFour), g));
   float ofSix[16], ofFour[16], errorOfSix = 0.0f, errorOfFour = 0.0f;
@@ -90,7 +92,7 @@ NB_DEVICE uint32_t nb_encode_4over6(float (&x)[16], float most, float g, const n
   // A value is off by 2^-24 of `most` or so in either sum, and a sum's rounding is relative to it.
   const bool decided = fabsf(errorOfFour - errorOfSix) > 0x1p-15f * (errorOfFour + errorOfSix) + 0x1p-23f * most * most;
   const bool ordinary = six.serves(most) && nb_divisor(top).serves(most) && scaleOfSix.serves(most) && scaleOfFour.serves(most) &&
-                        most >= 0x1p-40f && nb_is_ordinary(byteOfSix) && nb_is_ordinary(byteOfFour);
+                        most >= 0x1p-40f && nb_is_ordinary(wanted);
   if (!(decided && ordinary)) return nb_encode_exactly<true>(x, most, g, codes);
   const bool four = errorOfFour < errorOfSix;
 #pragma unroll

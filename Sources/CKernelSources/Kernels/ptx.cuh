@@ -124,8 +124,21 @@ NB_DEVICE void nb_store_shared_u32(uint32_t address, uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
 }
 
-// A barrier of the first `threads` threads of the block.
-NB_DEVICE void nb_synchronize(int threads) { asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory"); }
+// A barrier of `threads` threads of the block.
+NB_DEVICE void nb_synchronize(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+
+// Programmatic dependent launch: the kernel behind this one may be set up as soon as multiprocessors have room; it waits for this
+// one's results before it touches memory.
+NB_DEVICE void nb_launch_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+NB_DEVICE void nb_wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 // Raises (above 0) or lowers (below 0) the registers of a thread, for all warps of a group of four.
 template <int REGISTERS>

@@ -55,7 +55,7 @@ struct nb_divisor {
 
   NB_DEVICE_MEMBER explicit nb_divisor(float divisor) : value(divisor) {
     float guess;
-    asm("rcp.approx.f32 %0, %1;" : "=f"(guess) : "f"(divisor));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(guess) : "f"(divisor));
     high = __fmaf_rn(guess, __fmaf_rn(-divisor, guess, 1.0f), guess);
     low = __fmul_rn(__fmaf_rn(-divisor, high, 1.0f), high);
   }

@@ -41,11 +41,8 @@ typedef unsigned long long uint64_t;
 /// Requests in one launch.
 #define NB_MAXIMUM_BATCH 256
 
-/// The largest target_splits.
-#define NB_MAXIMUM_SPLITS 128
-
-/// The most splits of one request.
-#define NB_MAXIMUM_SPLIT_COUNT 160
+/// The largest target_splits, and the most splits of a request.
+#define NB_MAXIMUM_SPLITS 272
 
 /// Storage recipes; the values equal nb_recipe of CSIMD and KVRecipe of Swift.
 typedef enum nb_kernel_recipe {
@@ -106,45 +103,36 @@ typedef struct nb_decode_information {
   int32_t stages;
   int32_t step_tokens;
   int32_t layout_version;
-  int32_t reserved;
+  int32_t teams;         ///< of warps, each with items of its own
 } nb_decode_information;
 
-/// How a request is cut: `long_count` splits of `long_tokens`, then `short_count` splits of `short_tokens` (the last may be shorter).
+/// How a request is cut: `count` splits of `tokens`; the last may be shorter.
 typedef struct nb_split_plan {
-  int32_t long_tokens, long_count, short_tokens, short_count;
+  int32_t tokens, count;
 } nb_split_plan;
 
-/// `target_splits` (the blocks that one request's KV head can have for itself) equal splits, none below `minimum_split` tokens. Where the
-/// context is long enough, the splits cover three quarters, and the rest is cut three times finer: blocks that got through sooner
-/// take more of it. Multiples of 128 tokens.
+/// Multiples of 128 tokens. A request gets `target_splits` equal splits (the teams of warps that one KV head can have for itself), none
+/// below `minimum_split`. One that could not fill half the GPU by itself comes in a batch, if in numbers: it is cut into pieces of twice
+/// `minimum_split`.
 NB_FUNCTION nb_split_plan nb_split_plan_of(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
-  nb_split_plan plan = {0, 0, 0, 0};
-  int32_t even = context_length / target_splits + (context_length % target_splits != 0), rest = context_length;
-  int32_t least = (minimum_split + 127) / 128 * 128, tokens = even;
-  if (even >= 4 * least && 4 * target_splits <= NB_MAXIMUM_SPLIT_COUNT) {
-    plan.long_tokens = even / 512 * 384;
-    plan.long_count = target_splits;
-    rest -= plan.long_tokens * plan.long_count;
-    tokens = rest / (3 * target_splits) + 1;
-  }
-  plan.short_tokens = (tokens > least ? tokens + 127 : least) / 128 * 128;
-  plan.short_count = (rest + plan.short_tokens - 1) / plan.short_tokens;
-  if (plan.long_count + plan.short_count == 0) plan.short_count = 1;
+  int32_t even = context_length / target_splits + (context_length % target_splits != 0);
+  int32_t least = even <= minimum_split / 2 ? 2 * minimum_split : minimum_split;
+  nb_split_plan plan;
+  plan.tokens = ((even > least ? even : least) + 127) / 128 * 128;
+  plan.count = (context_length + plan.tokens - 1) / plan.tokens;
+  if (plan.count == 0) plan.count = 1;
   return plan;
 }
 
 /// Splits of a request, at least one.
 NB_FUNCTION int32_t nb_split_count(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
-  nb_split_plan plan = nb_split_plan_of(context_length, target_splits, minimum_split);
-  return plan.long_count + plan.short_count;
+  return nb_split_plan_of(context_length, target_splits, minimum_split).count;
 }
 
 /// No request of up to `context_length` tokens has more splits.
 NB_FUNCTION int32_t nb_maximum_split_count(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
-  int32_t least = (minimum_split + 127) / 128 * 128;
-  int32_t most = 4 * target_splits <= NB_MAXIMUM_SPLIT_COUNT ? 4 * target_splits : target_splits;
-  int32_t count = context_length / least + 1;
-  return count < most ? count : most;
+  int32_t count = context_length / ((minimum_split + 127) / 128 * 128) + 1;
+  return count < target_splits ? count : target_splits;
 }
 
 /// Words of nb_decode_arguments.counters.
