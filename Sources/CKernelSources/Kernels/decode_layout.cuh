@@ -45,7 +45,8 @@ constexpr int MOST_WARPS = LIMIT > 200 * 1024 && (D <= 128 || NT == 1) ? 12 : NB
 constexpr int CLAIMS = 8;
 constexpr int SMALL = 2 * MOST_WARPS * R * 4 + MOST_WARPS * 6 * 16 + 2 * (2 * R * 4 + CLAIMS * 36 + 128) + 64 + 8 * NB_MAXIMUM_BATCH +
                       4 * (NB_MAXIMUM_BATCH + 1);
-constexpr int ROOM = LIMIT - SMALL - 2 * QUERIES;
+constexpr int MOST_TEAMS = LIMIT > 200 * 1024 ? 2 : 1;
+constexpr int ROOM = LIMIT - SMALL - MOST_TEAMS * QUERIES;
 
 __device__ constexpr bool fits(int warps, int tokens, int stages) {
   return warps * stages * (tokens / 16) * TILE + warps / 2 * SLOT <= ROOM;
@@ -68,7 +69,7 @@ constexpr int STAGES = NB_STAGES;
 // The warps of a block form teams with a producer, a ring and an item each: while one team ends an item, the other one computes. It takes
 // rings of some depth.
 #ifndef NB_TEAMS
-constexpr int TEAMS = LIMIT > 200 * 1024 && WARPS >= 8 ? 2 : 1;
+constexpr int TEAMS = WARPS >= 8 ? MOST_TEAMS : 1;
 #else
 constexpr int TEAMS = NB_TEAMS;
 #endif
