@@ -227,7 +227,8 @@ public final class CPUOperators: Operators {
   private static let outputsPerPiece = 64
   private static let rowsPerPiece = 64
 
-  private func multiply(
+  /// x [rows, inputs] times the transposed weight, on the workers.
+  func multiply(
     _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, bias: CPUVector?, accumulate: Bool,
     into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {

@@ -7,7 +7,7 @@ import PagedCache
 #endif
 
 /// How many pages a pool gets, and why: a pure function of configuration, geometry and available memory.
-struct PoolPlan: Hashable {
+package struct PoolPlan: Hashable {
   let pageCount: Int
   let reason: String
 
@@ -63,7 +63,7 @@ struct PoolPlan: Hashable {
   }
 
   /// Memory that can be used without pushing others out, in bytes: free and reclaimable pages of the system.
-  static func availableMemory() -> Int {
+  package static func availableMemory() -> Int {
     #if os(Linux)
       if let file = fopen("/proc/meminfo", "r") {
         defer { fclose(file) }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CPUBackend
 import CSIMD
+import Engine
 import KVQuantization
 import Operators
 import PagedCache
@@ -109,7 +110,28 @@ struct BenchAttentionCommand: ParsableCommand {
     }
   }
 
+  /// Bytes that the pools and rows of one context take, as a floating-point number because the product of the flags may be anything.
+  private func memory(context: Int, newTokens: Int) throws -> Double {
+    try recipes.reduce(0) { sum, name in
+      let layout = try layout(name)
+      let cache = Double(layout.bytesPerToken) * Double(context + newTokens) * Double(batch)
+      let rows =
+        Double(newTokens) * Double(batch) * Double(queryHeads) * Double(layout.regions.map(\.dimension).max() ?? 0)
+      return sum + max(cache, Double(BenchAttentionWorkload.leastBytes)) + 8 * rows
+    }
+  }
+
   func run() throws {
+    let available = PoolPlan.availableMemory()
+    for context in contexts {
+      let needed = try memory(context: context, newTokens: phase == .decode ? 1 : tokens)
+      guard needed <= Double(available) else {
+        throw ValidationError(
+          "a context of \(context) with a batch of \(batch) needs \((needed / 1e9).decimals(1)) GB for its \(recipes.count) recipes; "
+            + "expected at most the \((Double(available) / 1e9).decimals(1)) GB that are available; try fewer recipes or tokens"
+        )
+      }
+    }
     let workers = WorkerPool(threadCount: threads ?? WorkerPool.availableProcessorCount)
     let attention = FastAttention(workers: workers)
     let newTokens = phase == .decode ? 1 : tokens

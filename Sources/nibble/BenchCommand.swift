@@ -5,6 +5,7 @@ struct BenchCommand: AsyncParsableCommand {
     commandName: "bench", abstract: "Measure this machine with Nibble's own code.",
     subcommands: [
       BenchEngineCommand.self, BenchSpeculationCommand.self, BenchAccuracyCommand.self, BenchDecode.self,
-      BenchPrefill.self, BenchAttentionCommand.self, BenchEncode.self, BenchBandwidthCommand.self,
+      BenchPrefill.self, BenchAttentionCommand.self, BenchWeightsCommand.self, BenchEncode.self,
+      BenchBandwidthCommand.self,
     ])
 }
