@@ -88,8 +88,19 @@ struct BenchAttentionCommand: ParsableCommand {
       }
     }
     guard !recipes.isEmpty else { throw ValidationError("expected at least one recipe") }
+    let available = PoolPlan.availableMemory()
+    for context in contexts {
+      let needed = try memory(context: context)
+      guard needed <= Double(available) else {
+        throw ValidationError(
+          "--contexts \(context) with --batch \(batch) needs \((needed / 1e9).decimals(1)) GB for its \(recipes.count) recipes; "
+            + "expected at most the \((Double(available) / 1e9).decimals(1)) GB that are available; try fewer recipes or tokens"
+        )
+      }
+    }
   }
 
+  private var newTokens: Int { phase == .decode ? 1 : tokens }
   private var queryHeads: Int { heads ?? (kind == .mla ? 128 : 16) }
 
   private func layout(_ name: String) throws -> CacheLayout {
@@ -111,7 +122,7 @@ struct BenchAttentionCommand: ParsableCommand {
   }
 
   /// Bytes that the pools and rows of one context take, as a floating-point number because the product of the flags may be anything.
-  private func memory(context: Int, newTokens: Int) throws -> Double {
+  private func memory(context: Int) throws -> Double {
     try recipes.reduce(0) { sum, name in
       let layout = try layout(name)
       let cache = Double(layout.bytesPerToken) * Double(context + newTokens) * Double(batch)
@@ -122,19 +133,8 @@ struct BenchAttentionCommand: ParsableCommand {
   }
 
   func run() throws {
-    let available = PoolPlan.availableMemory()
-    for context in contexts {
-      let needed = try memory(context: context, newTokens: phase == .decode ? 1 : tokens)
-      guard needed <= Double(available) else {
-        throw ValidationError(
-          "a context of \(context) with a batch of \(batch) needs \((needed / 1e9).decimals(1)) GB for its \(recipes.count) recipes; "
-            + "expected at most the \((Double(available) / 1e9).decimals(1)) GB that are available; try fewer recipes or tokens"
-        )
-      }
-    }
     let workers = WorkerPool(threadCount: threads ?? WorkerPool.availableProcessorCount)
     let attention = FastAttention(workers: workers)
-    let newTokens = phase == .decode ? 1 : tokens
     let setting = BenchAttentionReport.Setting(
       kind: kind.rawValue, phase: phase.rawValue, queryHeads: queryHeads, kvHeads: kind == .mla ? 1 : kvHeads,
       batch: batch, newTokens: newTokens, threads: workers.threadCount,
