@@ -1,6 +1,7 @@
 import Checkpoints
 import JSON
 import KVQuantization
+import TestSupport
 import Testing
 
 @Suite struct KVScaleSetTests {
@@ -116,7 +117,7 @@ import Testing
       #"{"convention":"amax/448","layers":{"0":{"k":1.5,"v":[0.5]},"1":{"k":2,"v":1}}}"#,
       #"{"kv_cache":{"dtype":"float8_e4m3fn","scaling_factor":{"0":{"0":0.1,"1":0.2}}}}"#,
     ]
-    var generator = SplitMix(state: 3)
+    var generator = SplitMix(seed: 3)
     var read = 0
     for round in 0..<4000 {
       var bytes = Array(seeds[round % 2].utf8)

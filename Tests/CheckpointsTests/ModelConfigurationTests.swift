@@ -1,5 +1,6 @@
 import Checkpoints
 import JSON
+import TestSupport
 import Testing
 
 @Suite struct ModelConfigurationTests {
@@ -180,7 +181,7 @@ import Testing
   }
 
   @Test func mutationsNeverTrap() throws {
-    var generator = SplitMix(state: 5)
+    var generator = SplitMix(seed: 5)
     var (read, refused) = (0, 0)
     for round in 0..<6000 {
       var bytes = Array((round % 2 == 0 ? Self.llama : Self.deepseekR1).utf8)

@@ -1,4 +1,5 @@
 import Checkpoints
+import TestSupport
 import Testing
 
 @Suite struct SafetensorsTests {
@@ -96,7 +97,7 @@ import Testing
       header: #"""
         {"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]},"c":{"dtype":"U8","shape":[0],"data_offsets":[32,32]}}
         """#, dataBytes: 32)
-    var generator = SplitMix(state: 11)
+    var generator = SplitMix(seed: 11)
     var (read, refused) = (0, 0)
     for round in 0..<6000 {
       var bytes = seed

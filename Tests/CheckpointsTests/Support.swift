@@ -1,5 +1,6 @@
 import Checkpoints
 import JSON
+import TestSupport
 
 #if canImport(Glibc)
   import Glibc
@@ -57,18 +58,7 @@ func tensorFile(header: String, dataBytes: Int, claimedLength: UInt64? = nil) ->
   return withUnsafeBytes(of: length) { Array($0) } + text + [UInt8](repeating: 0, count: dataBytes)
 }
 
-/// SplitMix64, so that a failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-
+extension SplitMix {
   /// Changes a few bytes: replaced by others of the file or by trouble-makers, inserted, removed, numbers blown up.
   mutating func mutate(_ bytes: inout [UInt8]) {
     let trouble = Array(#"{}[]:,"-.e019"#.utf8) + [0, 0x80, 0xFF]

@@ -1,5 +1,6 @@
 import Engine
 import PagedCache
+import TestSupport
 import Testing
 
 /// Many requests through a pool that is far too small, with clients that leave, deadlines, failing steps, forks, saves and loads
@@ -23,7 +24,7 @@ import Testing
   }
 
   private func clients(_ seed: UInt64) throws -> [Client] {
-    var random = SplitMix(state: seed)
+    var random = SplitMix(seed: seed)
     return try (0..<Self.requestCount).map { index in
       // Few beginnings, so that prompts share pages.
       var tokens = prompt(
@@ -108,17 +109,5 @@ import Testing
     #expect(statistics.kvCache.swapSlotsUsed == 0)
     #expect(engine.queuedRequestCount == 0)
     #expect(statistics.finishedRequests >= Self.requestCount)
-  }
-}
-
-private struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var word = state
-    word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-    return word ^ (word >> 31)
   }
 }

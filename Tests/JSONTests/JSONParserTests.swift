@@ -1,4 +1,5 @@
 import JSON
+import TestSupport
 import Testing
 
 @Suite struct JSONParserTests {
@@ -140,7 +141,7 @@ import Testing
       #"{"model_type":"llama","rope":{"factor":8.0,"type":"llama3"},"ids":[1,2,-3,1e5,0.25],"s":"a\u00e9\ud83d\ude00\n€","t":true,"n":null}"#
         .utf8)
     let alphabet = Array(#"{}[]:,"\/-+.eE0123456789utfn "#.utf8) + [0, 10, 0x1F, 0x80, 0xC3, 0xE2, 0xF0, 0xFF]
-    var generator = SplitMix(state: 7)
+    var generator = SplitMix(seed: 7)
     var parsed = 0
     for _ in 0..<20_000 {
       var bytes = seed
@@ -163,18 +164,5 @@ import Testing
       }
     }
     #expect(parsed > 100 && parsed < 20_000)
-  }
-}
-
-/// SplitMix64, so that a failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

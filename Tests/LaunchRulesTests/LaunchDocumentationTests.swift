@@ -1,4 +1,5 @@
 import LaunchRules
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -67,7 +68,8 @@ import Testing
   }
 
   @Test func thePageIsUpToDate() throws {
-    var lines = try #require(Self.read()).split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+    var lines = try #require(readText(Self.path)).split(separator: "\n", omittingEmptySubsequences: false).map(
+      String.init)
     for (name, text) in [("launches", Self.launchText()), ("rules", SGLangVersion.table + "\n")] {
       let begin = try #require(lines.firstIndex { $0.hasPrefix("<!-- begin: \(name) (generated") })
       let end = try #require(lines.firstIndex(of: "<!-- end: \(name) -->"))
@@ -83,14 +85,5 @@ import Testing
       fputs(lines.joined(separator: "\n"), file)
       fclose(file)
     }
-  }
-
-  private static func read() -> String? {
-    guard let file = fopen(path, "r") else { return nil }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65_536)
-    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes += buffer[..<count] }
-    return String(decoding: bytes, as: UTF8.self)
   }
 }

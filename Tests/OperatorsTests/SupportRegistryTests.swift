@@ -1,5 +1,6 @@
 import KVQuantization
 import Operators
+import TestSupport
 import Testing
 
 @Suite struct SupportRegistryTests {

@@ -1,4 +1,5 @@
 import PagedCache
+import TestSupport
 import Testing
 
 /// Random sequences of everything that can happen to a cache, with the books and every stored byte checked on the way.
@@ -20,7 +21,7 @@ import Testing
   #endif
 
   @Test(arguments: [UInt64(1), 2]) func booksBalanceAfterEveryOperation(seed: UInt64) throws {
-    var random = TestRandom(state: seed)
+    var random = SplitMix(seed: seed)
     let cache = try makeCache(pageCount: 14, swapPages: 8)
     var live: [Live] = []
     var away: [Away] = []
@@ -98,7 +99,7 @@ import Testing
   }
 
   /// Few distinct tokens and lengths around page borders, so that prompts share much and part everywhere.
-  private static func prompt(_ random: inout TestRandom) -> [Int32] {
+  private static func prompt(_ random: inout SplitMix) -> [Int32] {
     let length = [1, 5, 15, 16, 17, 31, 32, 33, 40, 64, 70].randomElement(using: &random) ?? 1
     let parting = Int.random(in: 0...length, using: &random)
     return (0..<length).map { $0 < parting ? Int32($0 % 5) : Int32.random(in: 0..<3, using: &random) }

@@ -1,5 +1,6 @@
 import KVQuantization
 import PagedCache
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -69,7 +70,7 @@ import Testing
       return true
     }
     let bytes = try readFile(file)
-    var random = TestRandom(state: 3)
+    var random = SplitMix(seed: 3)
     for trial in 0..<400 {
       var changed = bytes
       if trial % 2 == 0 {

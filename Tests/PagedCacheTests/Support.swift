@@ -1,19 +1,7 @@
 import CSIMD
 import KVQuantization
 import PagedCache
-
-/// SplitMix64: random but the same in every run.
-struct TestRandom: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var word = state
-    word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-    return word ^ (word >> 31)
-  }
-}
+import TestSupport
 
 /// A cache of small pages: 16 tokens, two layers.
 func makeCache(
@@ -38,7 +26,7 @@ enum FakeStore {
 
   /// A canonical row of a token whose every byte tells token, layer, region and place.
   private static func row(_ word: UInt32, layer: Int, region: Int, count: Int) -> [UInt8] {
-    var random = TestRandom(state: UInt64(word) << 8 | UInt64(layer * 16 + region))
+    var random = SplitMix(seed: UInt64(word) << 8 | UInt64(layer * 16 + region))
     return (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) }
   }
 

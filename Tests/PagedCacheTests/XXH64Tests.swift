@@ -1,4 +1,5 @@
 import PagedCache
+import TestSupport
 import Testing
 
 @Suite struct XXH64Tests {
@@ -15,7 +16,7 @@ import Testing
   @Test func piecesDoNotMatter() {
     let bytes = (0..<1000).map { UInt8(truncatingIfNeeded: $0 * 7) }
     let whole = bytes.withUnsafeBytes { XXH64.hash($0) }
-    var random = TestRandom(state: 9)
+    var random = SplitMix(seed: 9)
     for _ in 0..<50 {
       var state = XXH64()
       var start = 0

@@ -1,4 +1,5 @@
 @_spi(_Unicode) import Swift
+import TestSupport
 import Testing
 import TextCodec
 

@@ -5,7 +5,7 @@
 #endif
 
 /// The text of a file; nil if it can't be read.
-func readText(_ path: String) -> String? {
+public func readText(_ path: String) -> String? {
   guard let file = fopen(path, "r") else { return nil }
   defer { fclose(file) }
   var bytes: [UInt8] = []
