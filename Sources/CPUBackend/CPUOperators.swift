@@ -233,10 +233,10 @@ public final class CPUOperators: Operators {
     into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {
     // Many rows: wide pieces, so that the inputs are read from the cache less often. Few rows and a large matrix: wide pieces too, as
-    // the first outputs of a piece are read before anything could be fetched ahead.
+    // memory takes a while to come up to speed at the start of each.
     let outputsPerPiece =
       rows < 16
-      ? min(max(weight.outputs / (workers.threadCount * 16) & ~7, Self.outputsPerPiece), 8 * Self.outputsPerPiece)
+      ? min(max(weight.outputs / (workers.threadCount * 8) & ~7, Self.outputsPerPiece), 16 * Self.outputsPerPiece)
       : 4 * Self.outputsPerPiece
     let rowsPerPiece = rows < 2 * Self.rowsPerPiece ? max(rows, 1) : Self.rowsPerPiece
     let columns = (weight.outputs + outputsPerPiece - 1) / outputsPerPiece

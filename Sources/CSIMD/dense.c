@@ -20,6 +20,8 @@ typedef int32_t vi16 __attribute__((vector_size(64)));
 
 #define JOIN(a, b) a##_##b
 
+enum { FETCH_AHEAD = 8192 }; // bytes of weights
+
 // Values of the E4M3 bytes that are block scales; filled when the program starts.
 static float e4m3_scales[256];
 

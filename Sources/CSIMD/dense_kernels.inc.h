@@ -45,15 +45,18 @@ static inline float NAME(sum)(vf16 v) {
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
-// Fetches the 128 weights from k on of the rows that come next into the second-level cache. With a single row of inputs the weights
-// come from memory, in as many short streams as a tile has rows, which the hardware does not follow across pages.
-static inline __attribute__((always_inline)) void NAME(prefetch_group)(nb_weight_type type, const uint8_t *weights,
-                                                                       int64_t row_bytes, int rows, int64_t width, int64_t k) {
-  const int bytes = type == NB_WEIGHT_F32 ? 512 : type == NB_WEIGHT_NVFP4 ? 64 : type == NB_WEIGHT_FP8_E4M3 ? 128 : 256;
-  for (int row = 0; row < rows; row++, weights += row_bytes) {
-    for (int at = 0; at < bytes; at += 64) __builtin_prefetch(weights + k / 128 * bytes + at, 0, 2);
-    if (type == NB_WEIGHT_NVFP4 && k % 1024 == 0) __builtin_prefetch(weights + (width + 127) / 128 * 64 + k / 16, 0, 2);
-  }
+// Fetches the weights that come FETCH_AHEAD bytes after the 128 columns from k on of a tile's rows, as much as those take: in the
+// order of their addresses, in which memory is fastest, and which the hardware can't guess from a tile's short rows.
+// What other workers multiply, from `weights_end` on, is left to them.
+static inline __attribute__((always_inline)) void NAME(fetch_ahead)(nb_weight_type type, const uint8_t *tile, int columns,
+                                                                    int64_t k, const uint8_t *weights_end) {
+  const int group_bytes = columns * (int)(type == NB_WEIGHT_NVFP4      ? 72
+                                          : type == NB_WEIGHT_FP8_E4M3 ? 128
+                                          : type == NB_WEIGHT_F32      ? 512
+                                                                       : 256);
+  const uint8_t *ahead = tile + FETCH_AHEAD + k / 128 * group_bytes;
+  if (ahead >= weights_end) return;
+  for (int at = 0; at < group_bytes; at += 64) __builtin_prefetch(ahead + at);
 }
 
 // Sixteen inputs of a tile.
@@ -71,14 +74,15 @@ static inline __attribute__((always_inline)) void NAME(prefetch_group)(nb_weight
 // A tile of ROWS x COLUMNS dot products, each with one accumulator of 16 lanes along k.
 #define TILE(ROWS, COLUMNS)                                                                                            \
   static inline __attribute__((always_inline)) void NAME(tile_##ROWS##x##COLUMNS)(                                     \
-      nb_weight_type type, const uint8_t *weights, int64_t row_bytes, int64_t width, const float *factors, const float *bias,             \
-      const float *x, int64_t x_stride, float *y, int64_t y_stride, int accumulate) {                                 \
+      nb_weight_type type, const uint8_t *weights, const uint8_t *weights_end, int64_t row_bytes, int64_t width,       \
+      const float *factors, const float *bias, const float *x, int64_t x_stride, float *y, int64_t y_stride,           \
+      int accumulate) {                                                                                                \
     vf16 sums[ROWS][COLUMNS];                                                                                          \
     _Pragma("unroll") for (int r = 0; r < ROWS; r++) _Pragma("unroll") for (int c = 0; c < COLUMNS; c++) sums[r][c] = \
         (vf16){0};                                                                                                     \
     int64_t k = 0;                                                                                                     \
     for (; k + 128 <= width; k += 128) {                                                                               \
-      if (ROWS == 1) NAME(prefetch_group)(type, weights + COLUMNS * row_bytes, row_bytes, COLUMNS, width, k);           \
+      NAME(fetch_ahead)(type, weights, COLUMNS, k, weights_end);                                                       \
       if (type == NB_WEIGHT_NVFP4 && ROWS == 1) { /* unrolled, the expanded weights would not fit the registers */    \
         vu32 words[COLUMNS];                                                                                           \
         const uint8_t *scales = weights + (width + 127) / 128 * 64 + k / 16;                                           \
@@ -127,7 +131,7 @@ TILE(4, 1)
 EXPANDED_TILE(5, TILE_COLUMNS)
 TILE(5, 1)
 #endif
-TILE(1, 8)
+TILE(1, 4)
 TILE(1, 1)
 #undef EXPANDED_TILE
 #undef TILE
@@ -139,11 +143,14 @@ static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_t
                                                                       int64_t x_stride, int64_t rows, float *y,
                                                                       int64_t y_stride, int accumulate) {
   int64_t row_bytes = nb_weight_row_bytes(type, width);
+  const uint8_t *weights_end = (const uint8_t *)weights + end * row_bytes;
 #define CALL(ROWS, COLUMNS) CALL_TILE(ROWS, COLUMNS)
 #define CALL_TILE(ROWS, COLUMNS)                                                                                            \
-  NAME(tile_##ROWS##x##COLUMNS)(type, (const uint8_t *)weights + n * row_bytes, row_bytes, width,                      \
+  NAME(tile_##ROWS##x##COLUMNS)(type, (const uint8_t *)weights + n * row_bytes, weights_end, row_bytes, width,         \
                                 factors ? factors + n : 0, bias ? bias + n : 0, x + r * x_stride, x_stride, y + r * y_stride + n, y_stride,       \
                                 accumulate)
+  for (int64_t at = 0; at < FETCH_AHEAD && at < (end - first) * row_bytes; at += 64)
+    __builtin_prefetch((const uint8_t *)weights + first * row_bytes + at);
   // Blocks of outputs small enough for their weights to stay in the second-level cache while all rows pass.
   int64_t block = (512 * 1024 / row_bytes) & ~(int64_t)7;
   if (block < 8) block = 8;
@@ -171,7 +178,9 @@ static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_t
     case 2: PASS(2) break;
     case 1: {
       int64_t n = start;
-      for (; n + 8 <= stop; n += 8) CALL(1, 8);
+      // Where weights become floats in an operation or two, memory bounds, and it is fastest for one row after the other.
+      if (type == NB_WEIGHT_FP8_E4M3 || type == NB_WEIGHT_NVFP4)
+        for (; n + 4 <= stop; n += 4) CALL(1, 4);
       for (; n < stop; n++) CALL(1, 1);
       break;
     }
