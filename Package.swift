@@ -4,7 +4,7 @@ import PackageDescription
 let package = Package(
   name: "nibble",
   products: [
-    .library(name: "Nibble", targets: ["Engine"]),
+    .library(name: "Nibble", targets: ["Engine", "TextCodec"]),
     .executable(name: "nibble", targets: ["nibble"]),
     .executable(name: "nibble-device", targets: ["nibble-device"]),
   ],
