@@ -4,6 +4,9 @@
 static const uint8_t nibble_kernels_h[] = {
 #embed "include/nibble_kernels.h"
 };
+static const uint8_t nibble_latent_h[] = {
+#embed "include/nibble_latent.h"
+};
 static const uint8_t codecs_cuh[] = {
 #embed "Kernels/codecs.cuh"
 };
@@ -31,6 +34,27 @@ static const uint8_t dequantize_cu[] = {
 static const uint8_t fp4_rows_cuh[] = {
 #embed "Kernels/fp4_rows.cuh"
 };
+static const uint8_t latent_decode_cu[] = {
+#embed "Kernels/latent_decode.cu"
+};
+static const uint8_t latent_merge_cu[] = {
+#embed "Kernels/latent_merge.cu"
+};
+static const uint8_t latent_mma_cuh[] = {
+#embed "Kernels/latent_mma.cuh"
+};
+static const uint8_t latent_plan_cuh[] = {
+#embed "Kernels/latent_plan.cuh"
+};
+static const uint8_t latent_produce_cuh[] = {
+#embed "Kernels/latent_produce.cuh"
+};
+static const uint8_t latent_queries_cuh[] = {
+#embed "Kernels/latent_queries.cuh"
+};
+static const uint8_t latent_store_cu[] = {
+#embed "Kernels/latent_store.cu"
+};
 static const uint8_t pipeline_cuh[] = {
 #embed "Kernels/pipeline.cuh"
 };
@@ -51,6 +75,7 @@ static const uint8_t store_cu[] = {
 
 static const nb_kernel_source sources[] = {
     SOURCE("nibble_kernels.h", nibble_kernels_h),
+    SOURCE("nibble_latent.h", nibble_latent_h),
     SOURCE("codecs.cuh", codecs_cuh),
     SOURCE("decode.cu", decode_cu),
     SOURCE("decode_layout.cuh", decode_layout_cuh),
@@ -60,6 +85,13 @@ static const nb_kernel_source sources[] = {
     SOURCE("decode_step.cuh", decode_step_cuh),
     SOURCE("dequantize.cu", dequantize_cu),
     SOURCE("fp4_rows.cuh", fp4_rows_cuh),
+    SOURCE("latent_decode.cu", latent_decode_cu),
+    SOURCE("latent_merge.cu", latent_merge_cu),
+    SOURCE("latent_mma.cuh", latent_mma_cuh),
+    SOURCE("latent_plan.cuh", latent_plan_cuh),
+    SOURCE("latent_produce.cuh", latent_produce_cuh),
+    SOURCE("latent_queries.cuh", latent_queries_cuh),
+    SOURCE("latent_store.cu", latent_store_cu),
     SOURCE("pipeline.cuh", pipeline_cuh),
     SOURCE("ptx.cuh", ptx_cuh),
     SOURCE("bandwidth.cu", bandwidth_cu),

@@ -21,11 +21,13 @@ public enum CUDAAttention {
 
   /// All reasons why the kernels can't serve a cache of this layout; empty if they can.
   public static func obstacles(layout: CacheLayout, queryHeadCount: Int) -> [String] {
-    guard case .mha(let layout) = layout else {
-      return [
-        "the CUDA kernels don't do latent attention (MLA) yet; expected grouped-query attention, try the cpu backend"
-      ]
+    switch layout {
+    case .mha(let layout): obstacles(layout: layout, queryHeadCount: queryHeadCount)
+    case .mla(let layout): obstacles(layout: layout, queryHeadCount: queryHeadCount)
     }
+  }
+
+  private static func obstacles(layout: MHALayout, queryHeadCount: Int) -> [String] {
     var reasons: [String] = []
     for (what, recipe) in [("keys", layout.recipeK), ("values", layout.recipeV)] where !recipes.contains(recipe) {
       reasons.append(
@@ -65,17 +67,21 @@ public enum CUDAAttention {
         ] where !instances.contains(instance) { instances.append(instance) }
       }
     }
-    return instances
+    return instances + latentInstances
   }
 
   static func validate(layout: MHALayout, queryHeadCount: Int) throws(CUDAError) {
-    let reasons = obstacles(layout: .mha(layout), queryHeadCount: queryHeadCount)
+    try validate(layout: .mha(layout), queryHeadCount: queryHeadCount)
+  }
+
+  static func validate(layout: CacheLayout, queryHeadCount: Int) throws(CUDAError) {
+    let reasons = obstacles(layout: layout, queryHeadCount: queryHeadCount)
     if !reasons.isEmpty {
       throw .invalidPlan("the CUDA kernels can't serve this cache: \(reasons.joined(separator: "; "))")
     }
   }
 
-  private static func list(_ numbers: [Int]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
+  static func list(_ numbers: [Int]) -> String { numbers.map { "\($0)" }.joined(separator: ", ") }
 }
 
 /// Element types of queries, new rows and results.

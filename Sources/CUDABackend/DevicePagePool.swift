@@ -5,7 +5,7 @@ import PagedCache
 /// The pages of a cache in GPU memory. As on the CPU, a page holds one record a layer, the layers one behind the other; the order
 /// of bytes inside a record is the kernels' own (nibble_kernels.h), so records are converted where they cross the border.
 public struct DevicePagePool: ~Copyable, Sendable {
-  public let layout: MHALayout
+  public let layout: CacheLayout
   public let layerCount: Int
   public let pageCount: Int
   /// FP32 factors, one pair a layer.
@@ -15,9 +15,15 @@ public struct DevicePagePool: ~Copyable, Sendable {
   /// Takes the memory; its contents are undefined until stored.
   /// - Throws: `.invalidPlan` for a layout that the kernels can't serve or a count mismatch, `.outOfMemory`.
   public init(
-    _ context: CUDAContext, layout: MHALayout, layerCount: Int, pageCount: Int, scales: [DecodeScales]
+    _ context: CUDAContext, layout: CacheLayout, layerCount: Int, pageCount: Int, scales: [DecodeScales]
   ) throws(CUDAError) {
-    try CUDAAttention.validate(layout: layout, queryHeadCount: layout.kvHeadCount)
+    // Any number of query heads that divides among the KV heads.
+    let heads =
+      switch layout {
+      case .mha(let layout): layout.kvHeadCount
+      case .mla: 1
+      }
+    try CUDAAttention.validate(layout: layout, queryHeadCount: heads)
     guard layerCount > 0, pageCount > 0, scales.count == layerCount else {
       throw .invalidPlan(
         """
@@ -36,6 +42,12 @@ public struct DevicePagePool: ~Copyable, Sendable {
     self.pageCount = pageCount
     self.scales = scales
     self.memory = memory
+  }
+
+  public init(
+    _ context: CUDAContext, layout: MHALayout, layerCount: Int, pageCount: Int, scales: [DecodeScales]
+  ) throws(CUDAError) {
+    try self.init(context, layout: .mha(layout), layerCount: layerCount, pageCount: pageCount, scales: scales)
   }
 
   public var context: CUDAContext { memory.context }

@@ -184,23 +184,29 @@ public struct PagedDecode: ~Copyable, Sendable {
 
   package static func validate(_ configuration: Configuration) throws(CUDAError) {
     try CUDAAttention.validate(layout: configuration.layout, queryHeadCount: configuration.queryHeadCount)
-    guard CUDAAttention.queryLengths.contains(configuration.queryLength) else {
-      throw .invalidPlan("a decode of \(configuration.queryLength) new tokens a request; expected 1 to 8, or prefill")
+    try validate(
+      queryLength: configuration.queryLength, maximumBatch: configuration.maximumBatch,
+      maximumContextLength: configuration.maximumContextLength, splitting: configuration.splitting,
+      softmaxScale: configuration.softmaxScale)
+  }
+
+  /// What does not depend on the layout.
+  static func validate(
+    queryLength: Int, maximumBatch: Int, maximumContextLength: Int, splitting: Splitting, softmaxScale: Float
+  ) throws(CUDAError) {
+    guard CUDAAttention.queryLengths.contains(queryLength) else {
+      throw .invalidPlan("a decode of \(queryLength) new tokens a request; expected 1 to 8, or prefill")
     }
-    guard (1...CUDAAttention.maximumBatch).contains(configuration.maximumBatch) else {
+    guard (1...CUDAAttention.maximumBatch).contains(maximumBatch) else {
       throw .invalidPlan(
-        "a batch of \(configuration.maximumBatch) requests; expected 1 to \(CUDAAttention.maximumBatch), try several launches"
-      )
+        "a batch of \(maximumBatch) requests; expected 1 to \(CUDAAttention.maximumBatch), try several launches")
     }
-    guard configuration.maximumContextLength >= configuration.queryLength, configuration.maximumContextLength <= 1 << 30
-    else {
+    guard maximumContextLength >= queryLength, maximumContextLength <= 1 << 30 else {
       throw .invalidPlan(
         """
-        a context of \(configuration.maximumContextLength) tokens; expected at least the \(configuration.queryLength) new \
-        ones, and at most \(1 << 30)
+        a context of \(maximumContextLength) tokens; expected at least the \(queryLength) new ones, and at most \(1 << 30)
         """)
     }
-    let splitting = configuration.splitting
     guard splitting.target > 0, splitting.target <= NB_MAXIMUM_SPLITS, splitting.minimumTokens > 0 else {
       throw .invalidPlan(
         """
@@ -208,8 +214,8 @@ public struct PagedDecode: ~Copyable, Sendable {
         of at least one token
         """)
     }
-    guard configuration.softmaxScale.isFinite else {
-      throw .invalidPlan("a softmax scale of \(configuration.softmaxScale); expected a finite one")
+    guard softmaxScale.isFinite else {
+      throw .invalidPlan("a softmax scale of \(softmaxScale); expected a finite one")
     }
   }
 

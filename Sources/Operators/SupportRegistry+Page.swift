@@ -117,9 +117,10 @@ extension SupportRegistry {
         case .cpu: "CPU"
         case .cuda(let minimum): "GPU from sm_\(minimum)"
         }
+      let dimensions = "\(row.dimensions)" + (row.ropeDimensions.map { ", rotary key \($0)" } ?? "")
       let drafts = row.phase == .decode ? row.draftTokens.description : "-"
       lines.append(
-        "| `\(row.backend)` | \(row.phase.rawValue) | \(row.kind.rawValue) | \(device) | \(row.dimensions) | "
+        "| `\(row.backend)` | \(row.phase.rawValue) | \(row.kind.rawValue) | \(device) | \(dimensions) | "
           + "\(row.groupSizes) | \(row.pageSizes) | \(drafts) |")
     }
     return lines.joined(separator: "\n")

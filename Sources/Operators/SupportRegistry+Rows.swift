@@ -52,12 +52,22 @@ extension SupportRegistry {
     }
   }
 
-  /// The decode kernel; drafts are verified by its variant for up to 8 new tokens a request.
+  /// The decode kernels; drafts are verified by their variants for up to 8 new tokens a request. MLA's latent is decoded once for all
+  /// heads, into halves in shared memory.
   private static let cudaRows = [
     SupportRow(
       backend: "cuda", phase: .decode, kind: .gqa, device: .cuda(minimum: 80),
       access: [.init([.bf16], .plain), .init([.fp8E4M3] + fourBit, .native)],
       dimensions: .oneOf([64, 96, 128, 192, 256]), groupSizes: .range(1...16), pageSizes: .oneOf([16, 32, 64, 128]),
-      draftTokens: .range(1...7), fallback: "cpu")
+      draftTokens: .range(1...7), fallback: "cpu"),
+    SupportRow(
+      backend: "cuda", phase: .decode, kind: .mla, device: .cuda(minimum: 80), access: halves, ropeAccess: halves,
+      dimensions: .oneOf([512]), ropeDimensions: .oneOf([64]), groupSizes: .range(1...128),
+      pageSizes: .oneOf([16, 32, 64, 128]), draftTokens: .range(1...7), fallback: "cpu"),
+  ]
+
+  private static let halves: [SupportRow.Access] = [
+    .init([.bf16], .plain), .init([.fp8E4M3, .nvfp4, .nvfp4FourOverSix], .workspace("f16")),
+    .init([.fp4MXBlock16, .mxfp4], .workspace("bf16")),
   ]
 }

@@ -24,7 +24,9 @@ public struct SupportRegistry: Sendable {
     let exact = own.first { $0.phase == phase && $0.kind == kind }
     if exact == nil { reasons.append(missing(backend, phase, kind, own)) }
     // Without a row of its own the question is held against the nearest, so that every other obstacle is told as well.
-    guard let row = exact ?? own.first(where: { $0.phase == phase }) ?? own.first else { return .refused(reasons) }
+    guard let row = exact ?? own.first(where: { $0.phase == phase }) ?? own.first(where: { $0.kind == kind }) else {
+      return .refused(reasons)
+    }
     reasons += deviceReasons(row, subject)
     let accesses = partReasons(row, subject, &reasons)
     reasons += shapeReasons(row, phase, subject)
@@ -93,10 +95,11 @@ public struct SupportRegistry: Sendable {
             "\(part.name) of \(part.dimension) values in \(part.recipe.name)",
             expected: "a multiple of \(part.recipe.blockSize ?? 2)", remedy: "\(part.option) bf16"))
       }
-      if !row.dimensions.contains(part.dimension) {
+      let dimensions = part.isRope ? row.ropeDimensions ?? row.dimensions : row.dimensions
+      if !dimensions.contains(part.dimension) {
         reasons.append(
           SupportReason(
-            "\(part.name) of \(part.dimension) values", expected: "a dimension of \(row.dimensions)",
+            "\(part.name) of \(part.dimension) values", expected: "a dimension of \(dimensions)",
             remedy: "--attention-backend \(row.fallback)"))
       }
     }

@@ -84,7 +84,9 @@ public struct SupportRow: Hashable, Sendable {
   public let access: [Access]
   /// Access to MLA's rotary key.
   public let ropeAccess: [Access]
+  /// Of a head, or of MLA's latent and, where nothing else is said, rotary key.
   public let dimensions: Numbers
+  public let ropeDimensions: Numbers?
   public let groupSizes: Numbers
   public let pageSizes: Numbers
   /// Draft tokens in a decode step.
@@ -94,7 +96,7 @@ public struct SupportRow: Hashable, Sendable {
 
   public init(
     backend: String, phase: AttentionPhase, kind: Kind, device: Device, access: [Access],
-    ropeAccess: [Access] = [], dimensions: Numbers,
+    ropeAccess: [Access] = [], dimensions: Numbers, ropeDimensions: Numbers? = nil,
     groupSizes: Numbers, pageSizes: Numbers, draftTokens: Numbers, fallback: String
   ) {
     self.backend = backend
@@ -104,6 +106,7 @@ public struct SupportRow: Hashable, Sendable {
     self.access = access
     self.ropeAccess = ropeAccess
     self.dimensions = dimensions
+    self.ropeDimensions = ropeDimensions
     self.groupSizes = groupSizes
     self.pageSizes = pageSizes
     self.draftTokens = draftTokens

@@ -218,9 +218,7 @@ enum DecodeChecks {
         zip(query, keys[token * setting.dimension..<(token + 1) * setting.dimension])
           .reduce(0.0) { $0 + Double($1.0) * Double($1.1) } * Double(runner.softmaxScale)
       }
-      let maximum = scores.max() ?? 0
-      let expected = maximum + log(scores.reduce(0) { $0 + exp($1 - maximum) })
-      let difference = abs(Double(found[row * heads]) - expected)
+      let difference = abs(Double(found[row * heads]) - logSumExp(scores))
       worst = difference.isFinite ? max(worst, difference) : .infinity
     }
     return worst
@@ -271,4 +269,10 @@ enum DecodeChecks {
       return result
     }
   }
+}
+
+/// Natural logarithm of the sum of exponentials.
+func logSumExp(_ scores: [Double]) -> Double {
+  let maximum = scores.max() ?? 0
+  return maximum + log(scores.reduce(0) { $0 + exp($1 - maximum) })
 }

@@ -10,7 +10,8 @@ struct DeviceCase: Sendable {
   /// The whole grid; with `quick`, a part that covers every kernel.
   static func all(quick: Bool) -> [DeviceCase] {
     StoreChecks.all(quick: quick) + DequantizeChecks.all(quick: quick) + DecodeChecks.all(quick: quick)
-      + StoreTimings.all(quick: quick) + DecodeTimings.all(quick: quick)
+      + LatentStoreChecks.all(quick: quick) + LatentChecks.all(quick: quick) + StoreTimings.all(quick: quick)
+      + DecodeTimings.all(quick: quick) + LatentTimings.all(quick: quick)
   }
 
   /// A seed of the case's own, the same in every run.

@@ -8,6 +8,8 @@ struct TimingRow {
   let microseconds: Double
   /// Bytes that must be moved, /s.
   let gigabytesPerSecond: Double
+  /// Operations, where arithmetic may be what binds.
+  var teraflops: Double?
 }
 
 /// The table for people: a line a load and recipe, with ratios to nvfp4.
@@ -29,7 +31,8 @@ enum ResultTable {
           pad(load, width) + "  " + pad(row.recipe.name, 15) + right(row.microseconds.fixed(1), 9)
             + right(row.gigabytesPerSecond.fixed(0), 8) + share(row, of: yardsticks.read)
             + share(row, of: yardsticks.copy)
-            + right(base.map { (row.microseconds / $0).fixed(2) } ?? "-", 9))
+            + right(base.map { (row.microseconds / $0).fixed(2) } ?? "-", 9)
+            + (row.teraflops.map { right($0.fixed(0), 7) + " TFLOP/s" } ?? ""))
       }
       let times = [KVRecipe.nvfp4, .fp8E4M3, .bf16].compactMap { recipe in
         group.first { $0.recipe == recipe }?.microseconds

@@ -111,7 +111,7 @@ enum StoreChecks {
   }
 
   /// Rows of every kind: ordinary, tiny, huge, zero, with exact ties, with NaN and infinities.
-  private static func rows(_ count: Int, _ width: Int, _ random: inout RandomNumbers) -> [Float] {
+  static func rows(_ count: Int, _ width: Int, _ random: inout RandomNumbers) -> [Float] {
     var values: [Float] = []
     values.reserveCapacity(count * width)
     for row in 0..<count {

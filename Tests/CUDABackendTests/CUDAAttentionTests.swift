@@ -34,9 +34,6 @@ import Testing
     }
     #expect(CUDAAttention.obstacles(layout: .mha(try self.layout()), queryHeadCount: 6).count == 1)
     #expect(CUDAAttention.obstacles(layout: .mha(try self.layout()), queryHeadCount: 0).count == 1)
-    let latent = try MLALayout(
-      latentDimension: 512, ropeDimension: 64, pageSize: 64, recipeLatent: .nvfp4, recipeRope: .bf16)
-    #expect(CUDAAttention.obstacles(layout: .mla(latent), queryHeadCount: 16).count == 1)
   }
 
   @Test func splitsStayBelowTheirBounds() {

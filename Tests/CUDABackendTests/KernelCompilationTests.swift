@@ -29,10 +29,15 @@ private let compiler: NVRTC? = {
           of: instance.entry == "nb_decode"
             ? ["NB_RECIPE_K=3", "NB_DIM=128", "NB_ROWS=16"] : ["NB_RECIPE_K=3", "NB_DIM=128"])
     }
-    let headline = instances.filter(isHeadline)
+    let latents: Set<KernelInstance.Define> = [.init("NB_RECIPE_LATENT", 3), .init("NB_RECIPE_ROPE", 1)]
+    let headline = instances.filter {
+      isHeadline($0) || $0.entry == "nb_latent_merge" || latents.isSubset(of: $0.defines)
+    }
     return headline.map { ($0, CUDAAttention.architectures[0]) }
       + CUDAAttention.architectures.dropFirst().flatMap { target in
-        headline.filter { $0.entry == "nb_dequantize" }.map { ($0, target) }
+        headline.filter { $0.entry == "nb_dequantize" || $0.entry == "nb_latent_decode" && target == "sm_80" }.map {
+          ($0, target)
+        }
       }
   }()
 
@@ -61,9 +66,10 @@ private let compiler: NVRTC? = {
   }
 
   @Test func thereIsAnInstanceForEveryKernel() {
-    // At five head dimensions: five decoders with two row tiles, six encoders, five dequantisers.
+    // At five head dimensions: five decoders with two row tiles, six encoders, five dequantisers. Of latent attention, with
+    // rotary keys in BF16 or in the latent's recipe: 9 decoders, 11 encoders, the merge.
     let instances = CUDAAttention.instances
-    #expect(instances.count == 5 * (5 * 2 + 6 + 5))
+    #expect(instances.count == 5 * (5 * 2 + 6 + 5) + 9 + 11 + 1)
     #expect(Set(instances).count == instances.count)
   }
 }

@@ -52,13 +52,27 @@ import Testing
 
   @Test func aMissingRowIsAReasonBesideTheOthers() throws {
     let latent = KVGeometry.mla(latentDimension: 512, ropeDimension: 64)
-    let reasons = try registry.support(of: "cuda", for: .decode, Self.subject(geometry: latent, queryHeads: 128))
+    let reasons = try registry.support(of: "cuda", for: .prefill, Self.subject(.f32, geometry: latent, queryHeads: 129))
       .reasons
-    #expect(reasons.first?.description.hasPrefix("decode of MLA on cuda: expected decode of GQA") == true)
-    #expect(reasons.count > 2)
+    #expect(
+      reasons.first?.description.hasPrefix("prefill of MLA on cuda: expected decode of GQA, decode of MLA") == true)
+    #expect(reasons.dropFirst(2).map(\.offence) == ["the latent in f32", "129 query heads a KV head"])
     let prefill = try registry.support(of: "cuda", for: .prefill, Self.subject(device: .cuda(major: 9, minor: 0)))
       .reasons
     #expect(prefill.map(\.offence) == ["prefill of GQA on cuda"])
+  }
+
+  @Test func latentAttentionOnAGPUDecodesIntoHalves() throws {
+    let subject = Self.subject(
+      geometry: .mla(latentDimension: 512, ropeDimension: 64), queryHeads: 128, device: .cuda(major: 9, minor: 0))
+    #expect(try registry.support(of: "cuda", for: .decode, subject) == .supported([.workspace("f16"), .plain]))
+    let swapped = Self.subject(
+      geometry: .mla(latentDimension: 64, ropeDimension: 512), queryHeads: 16, device: .cuda(major: 9, minor: 0))
+    #expect(
+      try registry.support(of: "cuda", for: .decode, swapped).reasons.map(\.description) == [
+        "the latent of 64 values: expected a dimension of 512; try --attention-backend cpu",
+        "the rotary key of 512 values: expected a dimension of 64; try --attention-backend cpu",
+      ])
   }
 
   @Test func unknownNamesAreAnsweredWithTheKnown() {

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "nibble_kernels.h"
+#include "nibble_latent.h"
 
 /// One source file, as the run-time compiler gets it.
 typedef struct nb_kernel_source {

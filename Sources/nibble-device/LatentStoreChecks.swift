@@ -1,0 +1,104 @@
+import CUDABackend
+import CUDASupport
+import KVQuantization
+import PagedCache
+
+/// The store kernel of latents and rotary keys against the CPU's encoders, byte for byte, in a poisoned cache.
+enum LatentStoreChecks {
+  static func all(quick: Bool) -> [DeviceCase] {
+    var cases: [DeviceCase] = []
+    for (turn, recipe) in CUDAAttention.recipes.enumerated() {
+      for rope in quick || recipe == .bf16 ? [KVRecipe.bf16] : [.bf16, recipe] {
+        for type in quick ? [.bf16] : ActivationType.allCases {
+          cases.append(check(recipe, rope, pageSize: CUDAAttention.pageSizes[turn % 4], type: type))
+        }
+      }
+    }
+    return cases
+  }
+
+  private static func check(
+    _ recipe: KVRecipe, _ ropeRecipe: KVRecipe, pageSize: Int, type: ActivationType
+  ) -> DeviceCase {
+    let name = "check/latent-store/\(recipe.name)-\(ropeRecipe.name)/p\(pageSize)/\(type.name)"
+    var setting = LatentChecks.Setting()
+    setting.recipe = recipe
+    setting.ropeRecipe = ropeRecipe
+    setting.pageSize = pageSize
+    guard let layout = try? setting.layout() else {
+      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
+    }
+    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout)]) { bench in
+      try run(layout, type, seed: DeviceCase.seed(name), bench)
+    }
+  }
+
+  private static func run(
+    _ layout: MLALayout, _ type: ActivationType, seed: UInt64, _ bench: DeviceBench
+  ) throws -> CaseResult {
+    var random = RandomNumbers(seed: seed)
+    let (pageCount, poison) = (5, UInt8(0xa5))
+    let scales = DecodeScales(key: 0.0021, value: 0.0037)
+    let capacity = pageCount * layout.pageSize
+    // Three of four slots, in any order, and some rows to skip.
+    var slots = Array(Int32(0)..<Int32(capacity)).shuffled(using: &random).dropLast(capacity / 4)
+      .map { $0 % 11 == 3 ? -1 - $0 : $0 }
+    slots.append(-1)
+    let latents = StoreChecks.rows(slots.count, layout.latentDimension, &random).map { type.rounded($0) }
+    let ropes = StoreChecks.rows(slots.count, layout.ropeDimension, &random).map { type.rounded($0) }
+
+    // The CPU's side: canonical rows, then the kernels' byte order.
+    let converter = LatentRecordConverter(layout: layout)
+    var statistics = EncodeStatistics()
+    var expected = [[UInt8]](
+      repeating: [UInt8](repeating: poison, count: layout.pageSize * layout.bytesPerToken), count: pageCount)
+    for (row, slot) in slots.enumerated() where slot >= 0 {
+      for (isLatent, recipe, source, scale, width) in [
+        (true, layout.recipeLatent, latents, scales.key, layout.latentDimension),
+        (false, layout.recipeRope, ropes, scales.value, layout.ropeDimension),
+      ] {
+        let encoded = try recipe.encode(Array(source[row * width..<(row + 1) * width]), decodeScale: scale)
+        statistics += encoded.statistics
+        expected[Int(slot) / layout.pageSize].withUnsafeMutableBufferPointer { record in
+          guard let target = record.baseAddress else { return }
+          converter.scatter(
+            codes: encoded.row.codes, scales: encoded.row.scales, isLatent: isLatent,
+            token: Int(slot) % layout.pageSize, into: target)
+        }
+      }
+    }
+
+    let store = try PagedLatentStore(layout: layout, rowType: type, library: bench.library)
+    let pool = try DevicePagePool(
+      bench.context, layout: .mla(layout), layerCount: 1, pageCount: pageCount, scales: [scales])
+    try pool.fill(byte: poison, on: bench.stream)
+    let deviceLatents = try DeviceBuffer<UInt8>.holding(type.bytes(latents), on: bench.stream)
+    let deviceRopes = try DeviceBuffer<UInt8>.holding(type.bytes(ropes), on: bench.stream)
+    let deviceSlots = try DeviceBuffer<Int32>.holding(slots, on: bench.stream)
+    let replaced = try DeviceBuffer<UInt64>.holding([0], on: bench.stream)
+    var call = PagedStore.Call(
+      keys: deviceLatents.address, values: deviceRopes.address, slots: deviceSlots.address,
+      cache: try pool.address(layer: 0), pageStride: pool.pageStride, rows: slots.count, scales: scales)
+    call.replacedCount = replaced.address
+    try store.run(call, on: bench.stream)
+
+    var wrong = 0
+    var first: String?
+    for page in 0..<pageCount {
+      let found = try pool.record(page: page, on: bench.stream)
+      for index in 0..<found.count where found[index] != expected[page][index] {
+        wrong += 1
+        first = first ?? "page \(page), byte \(index): found \(found[index]), expected \(expected[page][index])"
+      }
+    }
+    let count = try replaced.array(on: bench.stream)[0]
+    if count != statistics.replacedNonfinite {
+      first = first ?? "counted \(count) non-finite values, expected \(statistics.replacedNonfinite)"
+    }
+    var result = CaseResult(passed: first == nil, failure: first)
+    result.line.add("rows", slots.count)
+    result.line.add("wrong_bytes", wrong)
+    result.line.add("nonfinite", Int(count))
+    return result
+  }
+}
