@@ -10,12 +10,19 @@
 
 #define JOIN(a, b) a##_##b
 
-// HAS_FP4 and HAS_FP4_LATENT say whether a level multiplies four-bit codes as they are, or decodes tiles to floats first.
+// The two numbers of a byte of E2M1 codes, the lower nibble's first.
+#define E2M1_ROW(high)                                                                                                 \
+  {0, high}, {0.5f, high}, {1, high}, {1.5f, high}, {2, high}, {3, high}, {4, high}, {6, high},                        \
+      {-0.0f, high}, {-0.5f, high}, {-1, high}, {-1.5f, high}, {-2, high}, {-3, high}, {-4, high}, {-6, high}
+static const float e2m1_pairs[256][2] = {
+    E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_ROW(1),  E2M1_ROW(1.5f),  E2M1_ROW(2),  E2M1_ROW(3),  E2M1_ROW(4),  E2M1_ROW(6),
+    E2M1_ROW(-0.0f), E2M1_ROW(-0.5f), E2M1_ROW(-1), E2M1_ROW(-1.5f), E2M1_ROW(-2), E2M1_ROW(-3), E2M1_ROW(-4), E2M1_ROW(-6)};
+
+// HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first.
 #define NAME(x) JOIN(x, portable)
 #define FLOAT_ROWS 2
 #define FLOAT_BLOCKS 2
 #define HAS_FP4 0
-#define HAS_FP4_LATENT 0
 #include "attention_float.inc.h"
 #include "attention_driver.inc.h"
 #undef NAME
@@ -29,7 +36,6 @@
 #include "attention_fp4_avx2.inc.h"
 #include "attention_driver.inc.h"
 #undef NAME
-#undef HAS_FP4_LATENT
 #undef FLOAT_ROWS
 #undef FLOAT_BLOCKS
 #pragma clang attribute pop
@@ -41,7 +47,6 @@
 #define NAME(x) JOIN(x, avx512)
 #define FLOAT_ROWS 4
 #define FLOAT_BLOCKS 4
-#define HAS_FP4_LATENT 1
 #include "attention_float.inc.h"
 #include "attention_fp4_avx512.inc.h"
 #include "attention_driver.inc.h"
@@ -79,18 +84,20 @@ static size_t carve(const nb_attention_piece *piece, char *base, scratch *to) {
   used += padded(bytes)
   TAKE(queries, rows * (key + rope) * 4);
   TAKE(query_pairs, rows * (size_t)packed_query_stride((int)key) * 4);
-  TAKE(scores, rows * TILE * 4);
+  for (int i = 0; i < 2; i++) {
+    TAKE(tiles[i].scores, rows * TILE * 4);
+    TAKE(tiles[i].alpha, (rows + 16) * 4);
+    TAKE(tiles[i].visible, rows * 4);
+  }
   TAKE(out, rows * (size_t)nb_attention_partial_stride((int)value) * 4);
   TAKE(merged, rows * (size_t)nb_attention_partial_stride((int)value) * 4);
   TAKE(maximum, (rows + 16) * 4);
   TAKE(greatest, (rows + 16) * 4);
-  TAKE(alpha, (rows + 16) * 4);
-  TAKE(visible, rows * 4);
   TAKE(sums, rows * 64);
   TAKE(keys, widest * TILE * 4);
   TAKE(values, value * TILE * 4);
-  TAKE(pairs, 8 * value / 16 * TILE * 2);
-  TAKE(units, 8 * value / 16 * 4);
+  TAKE(grids, STRIP * value / 16 * TILE * 4);
+  TAKE(units, value / 16 * 4);
 #undef TAKE
   return used;
 }

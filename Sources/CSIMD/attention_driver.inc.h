@@ -1,5 +1,5 @@
 // The order of work in a piece: chunks, tiles, softmax, merge. Compiled once per level; the including file defines NAME(x) and
-// HAS_FP4 and HAS_FP4_LATENT, which say whether the level has kernels that read four-bit codes directly.
+// HAS_FP4, which says whether the level has kernels that read four-bit codes directly.
 
 // 2^x for x <= 0 (below -126: 0), relative error below 2e-7.
 INLINE vf16 NAME(exp2)(vf16 x) {
@@ -53,36 +53,44 @@ INLINE float NAME(greatest_score)(float *scores, int visible) {
   if (visible < TILE)
     for (int g = 0; g < GROUPS; g++)
       NAME(store)(scores + g * GROUP, NAME(select)(lane < visible - g * GROUP, NAME(load)(scores + g * GROUP), nothing));
-  const vf16 a = NAME(greater)(NAME(load)(scores), NAME(load)(scores + GROUP));
-  const vf16 b = NAME(greater)(NAME(load)(scores + 2 * GROUP), NAME(load)(scores + 3 * GROUP));
+  vf16 a = NAME(load)(scores), b = NAME(load)(scores + GROUP);
+  for (int g = 2; g < GROUPS; g += 2) {
+    a = NAME(greater)(a, NAME(load)(scores + g * GROUP));
+    b = NAME(greater)(b, NAME(load)(scores + (g + 1) * GROUP));
+  }
   return NAME(greatest_lane)(NAME(greater)(a, b));
 }
 
 // Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came before;
 // `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows overlap.
-INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hidden, int first, int rows, scratch *s) {
+INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hidden, int first, int rows, weights *to,
+                         scratch *s) {
   const vf16 nothing = (vf16){0} - INFINITY;
   for (int r = first; r < rows; r++) {
     const int visible = r / piece->heads + 1 - hidden;
-    s->visible[r] = visible < TILE ? visible : TILE;
-    s->greatest[r] = NAME(greatest_score)(s->scores + r * TILE, s->visible[r]);
+    to->visible[r] = visible < TILE ? visible : TILE;
+    s->greatest[r] = NAME(greatest_score)(to->scores + r * TILE, to->visible[r]);
   }
   for (int r = first; r < rows; r += 16) { // the arrays go on for a vector past the last row
     const vf16 before = NAME(load)(s->maximum + r), now = NAME(greater)(NAME(load)(s->greatest + r), before);
     const vf16 reference = NAME(select)(now > nothing, now, (vf16){0});
     NAME(store)(s->maximum + r, now);
     NAME(store)(s->greatest + r, reference);
-    NAME(store)(s->alpha + r, NAME(exp2)(before - reference));
+    NAME(store)(to->alpha + r, NAME(exp2)(before - reference));
   }
   for (int r = first; r < rows; r++) {
-    float *scores = s->scores + r * TILE;
-    vf16 sums[GROUPS];
-    for (int g = 0; g < GROUPS; g++) {
-      sums[g] = NAME(exp2)(NAME(load)(scores + g * GROUP) - s->greatest[r]);
-      NAME(store)(scores + g * GROUP, sums[g] * factor);
+    float *scores = to->scores + r * TILE;
+    vf16 even = {0}, odd = {0};
+    for (int g = 0; g < GROUPS; g += 2) {
+      const vf16 first = NAME(exp2)(NAME(load)(scores + g * GROUP) - s->greatest[r]);
+      const vf16 second = NAME(exp2)(NAME(load)(scores + (g + 1) * GROUP) - s->greatest[r]);
+      NAME(store)(scores + g * GROUP, first * factor);
+      NAME(store)(scores + (g + 1) * GROUP, second * factor);
+      even += first;
+      odd += second;
     }
     float *sum = s->sums + r * 16;
-    NAME(store)(sum, NAME(load)(sum) * s->alpha[r] + ((sums[0] + sums[1]) + (sums[2] + sums[3])));
+    NAME(store)(sum, NAME(load)(sum) * to->alpha[r] + (even + odd));
   }
 }
 
@@ -105,11 +113,16 @@ static void NAME(finish_row)(const float *merged, int dimension, const nb_attent
 
 INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, place *to) {
   const unsigned size = (unsigned)piece->page_size;
+  unsigned page = (unsigned)token / size, inside = (unsigned)token % size;
   for (int g = 0; g < GROUPS; g++) {
-    const unsigned first = (unsigned)(token + g * GROUP < end ? token + g * GROUP : token);
-    const unsigned page = first / size;
     to->record[g] = piece->records + piece->pages[page] * piece->record_stride;
-    to->token[g] = (int)(first - page * size);
+    to->token[g] = (int)inside;
+    if (token + (g + 1) * GROUP >= end) continue;
+    inside += GROUP;
+    if (inside == size) {
+      inside = 0;
+      page++;
+    }
   }
 }
 
@@ -124,9 +137,7 @@ INLINE void NAME(locate)(const nb_attention_region *region, const operand *opera
 }
 
 // Whether a region's four-bit codes are multiplied as they are.
-INLINE int NAME(is_direct)(const nb_attention_piece *piece, const operand *operand) {
-  return (piece->is_latent ? HAS_FP4_LATENT : HAS_FP4) && nb_recipe_code_bits(operand->recipe) == 4;
-}
+INLINE int NAME(is_direct)(const operand *operand) { return HAS_FP4 && nb_recipe_code_bits(operand->recipe) == 4; }
 
 static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand *key, const operand *rope, scratch *s) {
   const int width = key->dimension + rope->dimension, rows = piece->tokens * piece->heads;
@@ -141,7 +152,7 @@ static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand
                               (is_key ? piece->key.decode_scale : piece->rope.decode_scale));
     }
 #if HAS_FP4
-    if (NAME(is_direct)(piece, key))
+    if (NAME(is_direct)(key))
       NAME(fp4_pack_queries)(to, key, s->query_pairs + r * packed_query_stride(key->dimension));
 #endif
   }
@@ -149,11 +160,11 @@ static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand
 
 // Scores of rows first ..< rows against one region of a tile.
 static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key, const tile *from, int groups, int first,
-                             int rows, int is_rope, int64_t width, int offset, int keep_tile, scratch *s) {
+                             int rows, int is_rope, int64_t width, int offset, int keep_tile, float *scores, scratch *s) {
   const float *q = s->queries + first * width + offset;
-  float *scores = s->scores + first * TILE;
+  scores += first * TILE;
 #if HAS_FP4
-  if (NAME(is_direct)(piece, key) && !is_rope) {
+  if (NAME(is_direct)(key) && !is_rope) {
     const int64_t stride = packed_query_stride(key->dimension);
     NAME(fp4_score)(key, from, rows - first, s->query_pairs + first * stride, stride, scores);
     return;
@@ -175,27 +186,21 @@ static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key
   NAME(score_float)(&plain, &decoded, groups, rows - first, q, width, is_rope, scores);
 }
 
-static void NAME(value_tile)(const nb_attention_piece *piece, const operand *value, const tile *from, int groups, int first,
-                             int rows, int keep_tile, scratch *s, float *out, int64_t out_stride) {
-  const float *p = s->scores + first * TILE;
+static void NAME(value_tile)(const nb_attention_piece *piece, const operand *value, const step *at, int rows, int keep_tile,
+                             scratch *s, float *out, int64_t out_stride) {
+  const int first = at->first, groups = at->groups;
+  const tile *from = &at->values;
+  const float *p = at->weights->scores + first * TILE, *alpha = at->weights->alpha + first;
   out += first * out_stride;
   const int is_fp4 = nb_recipe_code_bits(value->recipe) == 4;
-#if HAS_FP4_LATENT
-  if (NAME(is_direct)(piece, value) && piece->is_latent) {
-    NAME(fp4_latent_value)(value, from, groups, rows - first, p, s->visible + first, s->pairs, s->units,
-                           (uint32_t *)s->values, s->alpha + first, out, out_stride);
-    return;
-  }
-#endif
 #if HAS_FP4
-  if (NAME(is_direct)(piece, value)) {
-    NAME(fp4_value)(value, from, groups, rows - first, p, s->visible + first, s->pairs, s->units, s->alpha + first, out,
-                    out_stride);
+  if (NAME(is_direct)(value)) {
+    NAME(fp4_value)(value, from, rows - first, p, at->weights->visible + first, s->grids, s->units, alpha, out, out_stride);
     return;
   }
 #endif
   if (!keep_tile && !is_fp4 && !piece->is_latent) {
-    NAME(value_float)(value, from, groups, rows - first, p, s->alpha + first, out, out_stride);
+    NAME(value_float)(value, from, groups, rows - first, p, alpha, out, out_stride);
     return;
   }
   if (!piece->is_latent) NAME(decode_values)(value, from, groups, s->values);
@@ -205,10 +210,11 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
   plain.row_bytes = 4 * value->dimension;
   for (int g = 0; g < groups; g++)
     decoded.codes[g] = decoded.next_codes[g] = (const uint8_t *)(s->values + (int64_t)g * GROUP * value->dimension);
-  NAME(value_float)(&plain, &decoded, groups, rows - first, p, s->alpha + first, out, out_stride);
+  NAME(value_float)(&plain, &decoded, groups, rows - first, p, alpha, out, out_stride);
 }
 
-// One chunk: the rows that see any of it get (maximum, sum, out).
+// One chunk: the rows that see any of it get (maximum, sum, out). A tile's values are multiplied after the next tile's keys, so that no
+// step waits for the one before it.
 static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, const operand *value, const operand *rope,
                         int begin, int end, int first, scratch *s, float *out, int64_t out_stride) {
   const int rows = piece->tokens * piece->heads, width = key->dimension + rope->dimension;
@@ -221,31 +227,47 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
   }
   // Where expanding codes is cheap beside the products, strips of rows expand them again; elsewhere once for all rows.
   const int keep_tile = piece->is_latent || (!HAS_FP4 && rows > STRIP);
+  // The float tile of latent keys, which becomes that of the values, is the only one there is.
+  const int is_late = !piece->is_latent || NAME(is_direct)(value);
   place here, next;
   NAME(find)(piece, begin, context, &next);
+  step now, before;
+  int has_before = 0;
   for (int token = begin; token < end; token += TILE) {
-    const int groups = end - token >= TILE ? GROUPS : (end - token + GROUP - 1) / GROUP;
     const int hidden = token - piece->first_position; // tokens of the piece that come before the tile
     if (hidden > 0 && hidden * piece->heads > first) first = hidden * piece->heads;
     here = next;
     if (token + TILE < context) NAME(find)(piece, token + TILE, context, &next);
-    tile keys, values, ropes;
+    now.first = first;
+    now.groups = end - token >= TILE ? GROUPS : (end - token + GROUP - 1) / GROUP;
+    now.weights = &s->tiles[(token - begin) / TILE % 2];
+    tile keys, ropes;
     NAME(locate)(&piece->key, key, &here, &next, &keys);
-    NAME(score_tile)(piece, key, &keys, groups, first, rows, 0, width, 0, keep_tile, s);
-    for (int r = first; r < rows && groups < GROUPS; r++)
-      memset(s->scores + r * TILE + groups * GROUP, 0, (size_t)(GROUPS - groups) * 64);
-    if (piece->is_latent) values = keys;
-    else NAME(locate)(&piece->value, value, &here, &next, &values);
+    if (piece->is_latent) now.values = keys;
+    else NAME(locate)(&piece->value, value, &here, &next, &now.values);
+#if HAS_FP4
+    if (has_before && NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, &before.values, s->grids, s->units);
+#endif
+    NAME(score_tile)(piece, key, &keys, now.groups, first, rows, 0, width, 0, keep_tile, now.weights->scores, s);
+    for (int r = first; r < rows && now.groups < GROUPS; r++)
+      memset(now.weights->scores + r * TILE + now.groups * GROUP, 0, (size_t)(GROUPS - now.groups) * 64);
     // The float tile of the latent keys becomes that of its values before the rotary keys take its place.
-    if (piece->is_latent && !NAME(is_direct)(piece, value))
-      NAME(transpose_tile)(s->keys, groups, value->dimension, s->values);
+    if (!is_late) NAME(transpose_tile)(s->keys, now.groups, value->dimension, s->values);
     if (rope->dimension > 0) {
       NAME(locate)(&piece->rope, rope, &here, &next, &ropes);
-      NAME(score_tile)(piece, rope, &ropes, groups, first, rows, 1, width, key->dimension, 0, s);
+      NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores, s);
     }
-    NAME(softmax)(piece, value->probability, hidden, first, rows, s);
-    NAME(value_tile)(piece, value, &values, groups, first, rows, keep_tile, s, out, out_stride);
+    if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
+    NAME(softmax)(piece, value->probability, hidden, first, rows, now.weights, s);
+    if (!is_late) NAME(value_tile)(piece, value, &now, rows, keep_tile, s, out, out_stride);
+    has_before = is_late;
+    before = now;
   }
+  if (!has_before) return;
+#if HAS_FP4
+  if (NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, &before.values, s->grids, s->units);
+#endif
+  NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
 }
 
 static void NAME(run)(const nb_attention_piece *piece, const operand *key, const operand *value, const operand *rope,

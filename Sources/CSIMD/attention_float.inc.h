@@ -212,40 +212,26 @@ static void NAME(decode_keys)(const operand *key, const tile *from, int groups, 
 // A tile of values as float rows, [token][dimension]; fp8 stays times 2^-120.
 static void NAME(decode_values)(const operand *value, const tile *from, int groups, float *to) {
   const int block = nb_recipe_block(value->recipe), dimension = value->dimension;
-  for (int g = 0; g < groups; g++) {
-    float *out = to + (int64_t)g * GROUP * dimension;
-    if (block == 0) {
-      for (int t = 0; t < GROUP; t++) {
+  for (int g = 0; g < groups; g++)
+    for (int t = 0; t < GROUP; t++, to += dimension) {
+      if (block == 0) {
         const uint8_t *row = from->codes[g] + t * value->row_bytes;
         for (int b = 0; b < value->row_bytes; b += 64) __builtin_prefetch(from->next_codes[g] + t * value->row_bytes + b);
 #define CALL(recipe)                                                                                                   \
-  for (int d = 0; d < dimension; d += 16) NAME(store)(out + t * dimension + d, NAME(row_values)(recipe, row, d))
+  for (int d = 0; d < dimension; d += 16) NAME(store)(to + d, NAME(row_values)(recipe, row, d))
         EACH_RECIPE(value->recipe, CALL)
 #undef CALL
-      }
-      continue;
-    }
-    for (int d = 0; d < dimension; d += 16) {
-      const int half = dimension - d / 32 * 32 < 32; // the last 16 dimensions of an odd number of runs
-      const uint8_t *unit = from->codes[g] + d / 32 * 256, *scales = from->scales[g] + d / block * GROUP;
-      __builtin_prefetch(from->next_codes[g] + d * 8);
-      __builtin_prefetch(from->next_codes[g] + d * 8 + 64);
-      for (int t = 0; t < GROUP; t++) {
-        static const int slot[4] = {0, 16, 8, 24}; // bit of quad token j in a lane's four bytes
-        vu16 lanes;
-        if (half) {
-          uint32_t words[8];
-          memcpy(words, unit + t / 4 * 32, sizeof words);
-          for (int l = 0; l < 16; l++) lanes[l] = words[l % 8] >> (l / 8 * 4);
-        } else {
-          memcpy(&lanes, unit + t / 4 * 64, sizeof lanes);
-          lanes >>= (uint32_t)(d % 32 / 4);
+      } else {
+        const uint8_t *words = from->codes[g] + 4 * t;
+        for (int b = 4 * t; b < value->row_bytes; b += 64) __builtin_prefetch(from->next_codes[g] + b * GROUP);
+        for (int d = 0; d < dimension; d += 16) {
+          const float scale = nb_block_scale(value->recipe, from->scales[g][d / block * GROUP + t]);
+          float pairs[8][2];
+          for (int i = 0; i < 8; i++) memcpy(pairs[i], e2m1_pairs[words[d * 8 + i / 4 * 64 + i % 4]], sizeof pairs[i]);
+          NAME(store)(to + d, NAME(load)(pairs) * scale);
         }
-        const float scale = nb_block_scale(value->recipe, scales[t]);
-        NAME(store)(out + t * dimension + d, NAME(e2m1)(lanes >> (uint32_t)slot[t % 4]) * scale);
       }
     }
-  }
 }
 
 // [groups][dimension][16 tokens] to [token][dimension]: 16 x 16 squares turned in four rounds of interleaving.

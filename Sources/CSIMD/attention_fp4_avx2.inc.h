@@ -106,60 +106,59 @@ INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, co
     }
 }
 
-// Eight lanes of a unit: dimensions first ... first + 7 (low nibbles, weights `low`) and second ... second + 7 (high nibbles, weights
-// `high`) of `nr` rows: out = out * alpha + weights * values.
-INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int offset, int stride, int first, int second,
-                                 const float *low, const float *high, const float *alpha, float *out, int64_t out_stride) {
+// A run of 16 dimensions of `nr` rows: out = out * alpha + weights * values. A byte shuffle of two words' quads of tokens puts a
+// canonical byte, a dimension pair, of four tokens into each lane; even and odd dimensions are summed apart.
+INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int d, const float *weights, const float *alpha,
+                                 float *out, int64_t out_stride) {
+  const __m256i tokens = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
   __m256 sum[STRIP][2];
-  for (int r = 0; r < nr; r++) {
-    const __m256 factor = _mm256_set1_ps(alpha[r]);
-    sum[r][0] = _mm256_mul_ps(_mm256_loadu_ps(out + r * out_stride + first), factor);
-    sum[r][1] = _mm256_mul_ps(_mm256_loadu_ps(out + r * out_stride + second), factor);
-  }
+  for (int r = 0; r < nr; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
   for (int g = 0; g < groups; g++)
     for (int quad = 0; quad < 4; quad++) {
-      const __m256i lanes = _mm256_loadu_si256((const __m256i *)(from->codes[g] + offset + quad * stride));
-      __builtin_prefetch(from->next_codes[g] + offset + quad * stride);
-      const __m256i x = NAME(lookup)(lanes), y = NAME(lookup)(_mm256_srli_epi16(lanes, 4));
+      const uint8_t *at = from->codes[g] + d * 8 + quad * 16;
+      if (quad % 2 == 0) __builtin_prefetch(from->next_codes[g] + d * 8 + quad * 32);
+      const __m256i words = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
+                                                    _mm_loadu_si128((const __m128i *)(at + 64)), 1);
+      const __m256i lanes = _mm256_shuffle_epi8(words, tokens);
+      const __m256i even = NAME(lookup)(lanes), odd = NAME(lookup)(_mm256_srli_epi16(lanes, 4));
 #pragma clang loop unroll(full)
-      for (int byte = 0; byte < 4; byte++) {
-        static const int token[4] = {0, 2, 1, 3};
-        const __m256 values[2] = {NAME(byte_values)(x, byte), NAME(byte_values)(y, byte)};
-        const int at = g * GROUP + quad * 4 + token[byte];
+      for (int token = 0; token < 4; token++) {
+        const __m256 values[2] = {NAME(byte_values)(even, token), NAME(byte_values)(odd, token)};
+        const float *weight = weights + g * GROUP + quad * 4 + token;
 #pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++) {
-          sum[r][0] = NAME(multiply_add)(sum[r][0], values[0], low + r * TILE + at);
-          sum[r][1] = NAME(multiply_add)(sum[r][1], values[1], high + r * TILE + at);
-        }
+        for (int r = 0; r < nr; r++)
+          for (int side = 0; side < 2; side++)
+            sum[r][side] = NAME(multiply_add)(sum[r][side], values[side], weight + r * TILE);
       }
     }
   for (int r = 0; r < nr; r++) {
-    _mm256_storeu_ps(out + r * out_stride + first, sum[r][0]);
-    _mm256_storeu_ps(out + r * out_stride + second, sum[r][1]);
+    float *to = out + r * out_stride + d;
+    const __m256 factor = _mm256_set1_ps(alpha[r]);
+    const __m256 low = _mm256_unpacklo_ps(sum[r][0], sum[r][1]), high = _mm256_unpackhi_ps(sum[r][0], sum[r][1]);
+    _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_loadu_ps(to), factor, _mm256_permute2f128_ps(low, high, 0x20)));
+    _mm256_storeu_ps(to + 8, _mm256_fmadd_ps(_mm256_loadu_ps(to + 8), factor, _mm256_permute2f128_ps(low, high, 0x31)));
   }
 }
 
+static void NAME(fp4_prepare_values)(const operand *value, const tile *from, float *grids, float *units) {
+  (void)value, (void)from, (void)grids, (void)units;
+}
+
 // out = out * alpha + probabilities * values.
-static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const tile *from, int groups, int rows, const float *p,
-                                                      const int *visible, uint32_t *pairs, float *units, const float *alpha,
-                                                      float *out, int64_t out_stride) {
+static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const tile *from, int rows, const float *p,
+                                                      const int *visible, float *weights, float *units,
+                                                      const float *alpha, float *out, int64_t out_stride) {
   (void)visible;
   (void)units;
-  float *weights = (float *)pairs;
   const int block = value->recipe == NB_MXFP4 ? 32 : 16;
   for (int r = 0; r < rows; r += STRIP) {
     const int nr = rows - r < STRIP ? rows - r : STRIP;
 #define CALL(n)                                                                                                        \
   {                                                                                                                    \
-    NAME(fp4_scale_probabilities)(n, value, from, groups, p + r * TILE, weights);                                      \
-    for (int d = 0; d < value->dimension; d += 16) {                                                                   \
-      /* Half a unit of 32 dimensions (16 bytes of lanes are 8 of each nibble), or a last half unit. */                \
-      const int unit = d / 32 * 32, is_half = value->dimension - unit < 32, lanes = is_half ? 0 : d % 32 / 2;          \
-      const int offset = unit * 8 + lanes * 4, stride = is_half ? 32 : 64;                                             \
-      const int first = unit + lanes, second = first + (is_half ? 8 : 16);                                             \
-      NAME(fp4_value_rows)(n, from, groups, offset, stride, first, second, weights + first / block * (n * TILE),       \
-                           weights + second / block * (n * TILE), alpha + r, out + r * out_stride, out_stride);        \
-    }                                                                                                                  \
+    NAME(fp4_scale_probabilities)(n, value, from, GROUPS, p + r * TILE, weights);                                      \
+    for (int d = 0; d < value->dimension; d += 16)                                                                     \
+      NAME(fp4_value_rows)(n, from, GROUPS, d, weights + d / block * (n * TILE), alpha + r, out + r * out_stride,      \
+                           out_stride);                                                                                \
   }
     EACH_COUNT(nr, CALL)
 #undef CALL

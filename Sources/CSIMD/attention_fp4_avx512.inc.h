@@ -2,10 +2,12 @@
 // probabilities are rounded to 23 bits and lie in three digits of eight bits, each of which takes one `vpdpbusd` a vector of codes.
 // The sums are exact. Compiled inside a target("avx512...") region.
 //
-// Keys: nibble n of byte j of a token's word is dimension 2 j + n; quads of query digits have that order. Keys are offset by 12
-// to be unsigned, which the packed queries make up for. A block's sum is multiplied by its scale once.
-// Values: quads are neighbouring tokens. Probabilities are multiplied by the block scale and rounded to a grid that depends on the
-// greatest scale among those tokens of the tile that the row sees; no probability is above 1.
+// Both have the same byte order: nibble n of byte j of a token's word is dimension 2 j + n, and a line has that word of 16 tokens.
+// Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be unsigned, which the packed
+// queries make up for. A block's sum is multiplied by its scale once.
+// Values: a byte permute of two lines collects eight tokens of a dimension pair, so that eight bytes of digits meet eight dimensions.
+// Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest scale among those tokens of the
+// tile that the row sees; no probability is above 1.
 //
 // Two digits are not enough: an error of 5e-5 flips so many codes of the next layer's keys and values that logits move by 2e-2; that
 // of three is 6e-7.
@@ -15,9 +17,7 @@ enum {
   PROBABILITY_LIMIT = (1 << 23) - 8, // and of a probability, with room for rounding
   DIGITS = 3,
   KEY_OFFSET = 12,                   // makes doubled keys unsigned
-  HALF = GROUPS / 2,                 // groups of a tile that are scored at a time
   QUERY_RUN = 4 * DIGITS + 1,        // words of 16 dimensions of a packed query
-  WEIGHTS = TILE,                    // words of a row's probabilities of a block
 };
 
 // E2M1 to twice its value, four times: vpermb looks at six bits, of which the upper two belong to the neighbouring code.
@@ -34,6 +34,12 @@ INLINE __m512i broadcast_quad(const uint32_t *quad) {
   __m512i quads;
   __asm__ volatile("vpbroadcastd %1, %0" : "=v"(quads) : "m"(*quad));
   return quads;
+}
+
+INLINE __m512i broadcast_octet(const uint8_t *octet) {
+  __m512i octets;
+  __asm__ volatile("vpbroadcastq %1, %0" : "=v"(octets) : "m"(*(const uint64_t *)octet));
+  return octets;
 }
 
 // sum + a * b, four neighbouring bytes to a lane.
@@ -79,16 +85,17 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
   memcpy(packed, &factor, sizeof factor);
 }
 
-// Scores of `nr` rows with the groups g and g + 1 of a tile; the sums over blocks live in `scores`.
-INLINE void fp4_score_rows(const int nr, const operand *key, const tile *from, int g, const uint32_t *q, int64_t q_stride,
-                           float *scores) {
+// Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The digits are summed apart, which
+// gives enough independent sums to keep the multipliers busy.
+INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const tile *from, int g, const uint32_t *q,
+                           int64_t q_stride, float *scores) {
   const __m512i table = _mm512_add_epi8(doubled(), _mm512_set1_epi8(KEY_OFFSET));
   const scale_reader reader = scale_reader_of(key->recipe);
   const int runs = key->dimension / 16, runs_of_scale = key->recipe == NB_MXFP4 ? 2 : 1;
   for (int b = 0; b < runs; b++, q += QUERY_RUN) {
-    __m512i codes[HALF][4], part[STRIP][HALF];
+    __m512i sum[STRIP][4][2], codes[4][4];
 #pragma clang loop unroll(full)
-    for (int h = 0; h < HALF; h++)
+    for (int h = 0; h < nh; h++)
 #pragma clang loop unroll(full)
       for (int w = 0; w < 2; w++) {
         const __m512i word = _mm512_loadu_si512(from->codes[g + h] + (2 * b + w) * 64);
@@ -98,38 +105,49 @@ INLINE void fp4_score_rows(const int nr, const operand *key, const tile *from, i
       }
 #pragma clang loop unroll(full)
     for (int r = 0; r < nr; r++)
-      for (int h = 0; h < HALF; h++) part[r][h] = _mm512_setzero_si512();
 #pragma clang loop unroll(full)
-    for (int digit = 0; digit < DIGITS; digit++) {
-      if (digit > 0)
+      for (int h = 0; h < nh; h++) {
+        sum[r][h][0] = _mm512_setzero_si512();
+        sum[r][h][1] = _mm512_set1_epi32((int32_t)q[r * q_stride + 4 * DIGITS]);
+      }
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 4; i++)
 #pragma clang loop unroll(full)
         for (int r = 0; r < nr; r++)
-          for (int h = 0; h < HALF; h++) part[r][h] = _mm512_slli_epi32(part[r][h], 8);
 #pragma clang loop unroll(full)
-      for (int i = 0; i < 4; i++)
+          for (int digit = 0; digit < 2; digit++) {
+            const __m512i digits = broadcast_quad(q + r * q_stride + i * DIGITS + 2 * digit);
+#pragma clang loop unroll(full)
+            for (int h = 0; h < nh; h++) sum[r][h][digit] = dot(sum[r][h][digit], codes[h][i], digits);
+          }
+#pragma clang loop unroll(full)
+    for (int r = 0; r < nr; r++)
+#pragma clang loop unroll(full)
+      for (int h = 0; h < nh; h++) sum[r][h][0] = _mm512_slli_epi32(sum[r][h][0], 8);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < 4; i++)
 #pragma clang loop unroll(full)
         for (int r = 0; r < nr; r++) {
-          const __m512i digits = broadcast_quad(q + r * q_stride + i * DIGITS + digit);
-          for (int h = 0; h < HALF; h++) part[r][h] = dot(part[r][h], codes[h][i], digits);
-        }
-    }
+            const __m512i digits = broadcast_quad(q + r * q_stride + i * DIGITS + 1);
 #pragma clang loop unroll(full)
-    for (int h = 0; h < HALF; h++) {
+            for (int h = 0; h < nh; h++) sum[r][h][0] = dot(sum[r][h][0], codes[h][i], digits);
+          }
+#pragma clang loop unroll(full)
+    for (int h = 0; h < nh; h++) {
       const __m512 scale = scale_lanes(from->scales[g + h] + b / runs_of_scale * GROUP, reader);
       __builtin_prefetch(from->next_scales[g + h] + b / runs_of_scale * GROUP);
 #pragma clang loop unroll(full)
       for (int r = 0; r < nr; r++) {
         float *to = scores + r * TILE + (g + h) * GROUP;
-        const __m512i offset = _mm512_set1_epi32((int32_t)q[r * q_stride + 4 * DIGITS]);
         const __m512 before = b == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(to);
-        const __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(part[r][h], offset));
-        _mm512_storeu_ps(to, _mm512_fmadd_ps(sum, scale, before));
+        const __m512 total = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sum[r][h][0], 8), sum[r][h][1]));
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(total, scale, before));
       }
     }
   }
   for (int r = 0; r < nr; r++) {
     const __m512 factor = _mm512_castsi512_ps(broadcast_quad(q + r * q_stride));
-    for (int h = 0; h < HALF; h++) {
+    for (int h = 0; h < nh; h++) {
       float *to = scores + r * TILE + (g + h) * GROUP;
       _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_loadu_ps(to), factor));
     }
@@ -138,192 +156,152 @@ INLINE void fp4_score_rows(const int nr, const operand *key, const tile *from, i
 
 static void NAME(fp4_score)(const operand *key, const tile *from, int rows, const uint32_t *q, int64_t q_stride,
                             float *scores) {
-  for (int g = 0; g < GROUPS; g += HALF)
-    for (int r = 0; r < rows; r += STRIP) {
-      const int nr = rows - r < STRIP ? rows - r : STRIP;
-#define CALL(n) fp4_score_rows(n, key, from, g, q + r * q_stride, q_stride, scores + r * TILE)
-      EACH_COUNT(nr, CALL)
+  for (int r = 0; r < rows; r += STRIP) {
+    const int nr = rows - r < STRIP ? rows - r : STRIP;
+    // As many groups at a time as the sums have registers for.
+#define CALL(n)                                                                                                        \
+  for (int g = 0; g < GROUPS; g += n < 2 ? 4 : 2)                                                                      \
+  fp4_score_rows(n, n < 2 ? 4 : 2, key, from, g, q + r * q_stride, q_stride, scores + r * TILE)
+    EACH_COUNT(nr, CALL)
 #undef CALL
-    }
+  }
 }
 
-// A tile of values as token quads of doubled values, [quad][dimension], from a region in the keys' byte order (MLA's latent): a byte
-// permute collects a dimension's codes of a quad.
-static void fp4_decode_latent_values(const operand *value, const tile *from, int groups, uint32_t *to) {
-  const __m512i table = doubled();
-  static const uint8_t token[4] = {0, 2, 1, 3};
-  uint8_t bytes[64];
-  for (int l = 0; l < 16; l++)
-    for (int j = 0; j < 4; j++) bytes[4 * l + j] = (uint8_t)(l / 8 * 64 + token[j] * 4 + l % 8 / 2);
-  const __m512i first = _mm512_loadu_si512(bytes), step = _mm512_set1_epi8(16);
-  const __m512i nibble = _mm512_set1_epi64(4ll << 32); // odd lanes take the high nibble
-  for (int g = 0; g < groups; g++)
-    for (int d = 0; d < value->dimension; d += 16) {
-      const __m512i low = _mm512_loadu_si512(from->codes[g] + d * 8), high = _mm512_loadu_si512(from->codes[g] + d * 8 + 64);
-      __m512i index = first;
-      uint32_t *out = to + (int64_t)g * 4 * value->dimension + d;
-      for (int quad = 0; quad < 4; quad++, out += value->dimension) {
-        const __m512i picked = _mm512_permutex2var_epi8(low, index, high);
-        _mm512_storeu_si512(out, lookup(table, _mm512_srlv_epi32(picked, nibble)));
-        index = _mm512_add_epi8(index, step);
-      }
-    }
-}
-
-// The greatest scale of each block among the first `visible` tokens of a tile, four blocks at a time.
-static void fp4_greatest_scales(const operand *value, const tile *from, int visible, float *greatest) {
+// For each block of a tile, of which `visible` tokens count: what takes a token's probability times its scale to an integer, at
+// [block][token], and what 1 of a sum of integers stands for.
+static void fp4_grids(const operand *value, const tile *from, int visible, float *grids, float *units) {
+  const scale_reader reader = scale_reader_of(value->recipe);
+  const __m512i first_bytes = _mm512_setr_epi32(0x30201000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
   for (int b = 0; b < value->row_scales; b += 4) {
-    const int left = value->row_scales - b;
+    const int left = value->row_scales - b < 4 ? value->row_scales - b : 4;
     const uint64_t exist = left < 4 ? (1ull << 16 * left) - 1 : ~0ull;
     __m512i most = _mm512_setzero_si512();
     for (int g = 0; g < GROUPS && g * GROUP < visible; g++) {
       const int seen = visible - g * GROUP;
       const uint64_t tokens = seen < GROUP ? ((1ull << seen) - 1) * 0x0001000100010001ull : ~0ull;
       most = _mm512_max_epu8(most, _mm512_maskz_loadu_epi8(exist & tokens, from->scales[g] + b * GROUP));
+      __builtin_prefetch(from->next_scales[g] + b * GROUP);
     }
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 8));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 4));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 2));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 1));
-    uint8_t bytes[64];
-    _mm512_storeu_si512(bytes, most);
-    for (int i = 0; i < 4 && i < left; i++) greatest[b + i] = nb_block_scale(value->recipe, bytes[16 * i]);
-  }
-}
-
-// Probabilities of a strip times block scales: digits of quad i, the lowest first, at [block][row][4 i]; and what
-// 1 stands for, at [row][block].
-INLINE void fp4_pack_probabilities(const int nr, const operand *value, const tile *from, const float *p, const int *visible,
-                                   uint32_t *weights, float *units) {
-  const scale_reader reader = scale_reader_of(value->recipe);
-  const __m512 limit = _mm512_set1_ps(PROBABILITY_LIMIT);
-  const __m512 magic = _mm512_set1_ps(0x1p23f); // a float in [2^23, 2^24) has an integer in its lower bits
-  // The four tokens of a 128-bit lane become words of their lowest, middle and upper digits.
-  const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi32(0x0C040800, 0x0D050901, 0x0E060A02, -1));
-  const int blocks = value->row_scales;
-  for (int r = 0; r < nr; r++) {
-    float *greatest = units + r * blocks;
-    if (r > 0 && visible[r] == visible[r - 1]) memcpy(greatest, greatest - blocks, (size_t)blocks * sizeof(float));
-    else fp4_greatest_scales(value, from, visible[r], greatest);
-  }
-  for (int b = 0; b < blocks; b++) {
-    __m512 scales[GROUPS], grid[GROUPS];
-    for (int g = 0; g < GROUPS; g++) {
-      scales[g] = scale_lanes(from->scales[g] + b * GROUP, reader);
-      __builtin_prefetch(from->next_scales[g] + b * GROUP);
-    }
-    float before = -1;
-    for (int r = 0; r < nr; r++, weights += WEIGHTS) {
-      const float greatest = units[r * blocks + b];
-      if (greatest != before) {
-        before = greatest;
-        // The bound keeps the quotient finite; tokens that the row doesn't see may exceed the limit, but have no probability.
-        const __m512 factor = _mm512_set1_ps(PROBABILITY_LIMIT / (greatest > 0x1p-100f ? greatest : 0x1p-100f));
-        for (int g = 0; g < GROUPS; g++) grid[g] = _mm512_min_ps(_mm512_mul_ps(scales[g], factor), limit);
-      }
-      // Values are doubled.
-      units[r * blocks + b] = (greatest > 0x1p-100f ? greatest : 0x1p-100f) * (0.5f / PROBABILITY_LIMIT);
+    const __m128i bytes = _mm512_castsi512_si128(_mm512_permutexvar_epi8(first_bytes, most));
+    const __m128 scales = _mm_mul_ps(_mm_castsi128_ps(_mm_sll_epi32(_mm_cvtepu8_epi32(bytes), reader.shift)),
+                                     _mm512_castps512_ps128(reader.factor));
+    // The bound keeps the quotient finite.
+    const __m128 greatest = _mm_max_ps(scales, _mm_set1_ps(0x1p-100f));
+    const __m512 factors = _mm512_castps128_ps512(_mm_div_ps(_mm_set1_ps(PROBABILITY_LIMIT), greatest));
+    _mm_mask_storeu_ps(units + b, (__mmask8)((1 << left) - 1),
+                       _mm_mul_ps(greatest, _mm_set1_ps(0.5f / PROBABILITY_LIMIT))); // values are doubled
+    for (int i = 0; i < left; i++, grids += TILE) {
+      const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(i), factors);
       for (int g = 0; g < GROUPS; g++) {
-        const __m512 rounded = _mm512_fmadd_ps(_mm512_loadu_ps(p + r * TILE + g * GROUP), grid[g], magic);
-        _mm512_storeu_si512(weights + g * GROUP, _mm512_shuffle_epi8(_mm512_castps_si512(rounded), order));
+        const __m512 scale = scale_lanes(from->scales[g] + (b + i) * GROUP, reader);
+        // Tokens that the row doesn't see may exceed the limit, but have no probability.
+        _mm512_storeu_ps(grids + g * GROUP, _mm512_min_ps(_mm512_mul_ps(scale, factor), _mm512_set1_ps(PROBABILITY_LIMIT)));
       }
     }
   }
 }
 
-// out = out * alpha + probabilities * values: `nr` rows, `runs` x 16 dimensions from d on, quad after quad, from codes or from a decoded
-// tile.
-INLINE void fp4_value_rows(const int nr, const int runs, const int is_decoded, const operand *value, const tile *from,
-                           const uint32_t *decoded, int groups, int d, const uint32_t *weights, const float *units,
-                           const float *alpha, float *out, int64_t out_stride) {
+// The two partial sums of each even and each odd dimension, added and in order.
+INLINE __m512i add_halves(__m512i even, __m512i odd) {
+  const __m512i crossed = _mm512_setr_epi32(1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
+  return _mm512_add_epi32(_mm512_mask_blend_epi32(0xAAAA, even, odd), _mm512_permutex2var_epi32(even, crossed, odd));
+}
+
+// Probabilities of a group of one row as integers: the lowest digits of 16 tokens, then their middle, then their upper ones.
+INLINE void fp4_digits(const float *p, const float *grid, uint8_t digits[64]) {
+  const __m512i order = _mm512_setr_epi32(0x0C080400, 0x1C181410, 0x2C282420, 0x3C383430, 0x0D090501, 0x1D191511, 0x2D292521, 0x3D393531,
+                                          0x0E0A0602, 0x1E1A1612, 0x2E2A2622, 0x3E3A3632, -1, -1, -1, -1);
+  const __m512 magic = _mm512_set1_ps(0x1p23f); // a float in [2^23, 2^24) has an integer in its lower bits
+  const __m512 rounded = _mm512_fmadd_ps(_mm512_loadu_ps(p), _mm512_loadu_ps(grid), magic);
+  _mm512_store_si512(digits, _mm512_permutexvar_epi8(order, _mm512_castps_si512(rounded)));
+}
+
+// out = out * alpha + probabilities * values of `nr` rows, 16 dimensions at a time. The digits of a run are made beside the products of
+// the run before, which leaves nothing to wait for.
+INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from, const float *p, const float *grids,
+                           const float *units, const float *alpha, float *out, int64_t out_stride) {
+  enum { BANKS_OF_ONE = 2 }; // one row alone has too few sums to keep the multipliers busy
+  const int banks = nr == 1 ? BANKS_OF_ONE : 1;
+  const int runs = value->dimension / 16, runs_of_scale = value->recipe == NB_MXFP4 ? 2 : 1;
   const __m512i table = doubled();
-  const int block_size = value->recipe == NB_MXFP4 ? 32 : 16;
-  const int block[2] = {d / block_size, (d + 16) / block_size};
-  const uint32_t *of[2] = {weights + block[0] * (nr * WEIGHTS), weights + block[1] * (nr * WEIGHTS)};
-  __m512i sum[STRIP][2][DIGITS];
+  // Bytes of eight tokens of canonical byte i at 8 i ... 8 i + 7.
+  const __m512i first_octets = _mm512_setr_epi64(0x1C1814100C080400, 0x1D1915110D090501, 0x1E1A16120E0A0602, 0x1F1B17130F0B0703,
+                                                 0x5C5854504C484440, 0x5D5955514D494541, 0x5E5A56524E4A4642, 0x5F5B57534F4B4743);
+  _Alignas(64) uint8_t digits[2][STRIP][GROUPS][64]; // aligned, or loads would wait for their stores
 #pragma clang loop unroll(full)
   for (int r = 0; r < nr; r++)
+    for (int g = 0; g < GROUPS; g++) fp4_digits(p + r * TILE + g * GROUP, grids + g * GROUP, digits[0][r][g]);
+  for (int b = 0; b < runs; b++) {
+    const int next = b + 1 < runs ? b + 1 : b;
+    const float *grid = grids + next / runs_of_scale * TILE;
+    __m512i sum[STRIP][BANKS_OF_ONE][2][DIGITS];
 #pragma clang loop unroll(full)
-    for (int run = 0; run < runs; run++)
+    for (int r = 0; r < nr; r++)
+      for (int bank = 0; bank < banks; bank++)
+        for (int n = 0; n < 2; n++)
+          for (int digit = 0; digit < DIGITS; digit++) sum[r][bank][n][digit] = _mm512_setzero_si512();
+#pragma clang loop unroll(disable)
+    for (int g = 0; g < GROUPS; g++) {
+      const uint8_t *codes_of_run = from->codes[g] + b * 128, *next_of_run = from->next_codes[g] + b * 128;
+      const __m512i first = _mm512_loadu_si512(codes_of_run), second = _mm512_loadu_si512(codes_of_run + 64);
+      __builtin_prefetch(next_of_run);
+      __builtin_prefetch(next_of_run + 64);
 #pragma clang loop unroll(full)
-      for (int digit = 0; digit < DIGITS; digit++) sum[r][run][digit] = _mm512_setzero_si512();
-  for (int g = 0; g < groups; g++) {
-    const uint8_t *codes = from->codes[g] + d / 32 * 256, *next = from->next_codes[g] + d / 32 * 256;
-    for (int quad = 0; quad < 4; quad++) {
-      __m512i values[2];
-      if (is_decoded) {
-        for (int run = 0; run < runs; run++)
-          values[run] = _mm512_loadu_si512(decoded + (int64_t)(g * 4 + quad) * value->dimension + d + 16 * run);
-      } else if (runs == 1) { // a half unit
-        const __m256i half = _mm256_loadu_si256((const __m256i *)(codes + quad * 32));
-        values[0] = lookup(table, _mm512_inserti64x4(_mm512_castsi256_si512(half), _mm256_srli_epi16(half, 4), 1));
-        __builtin_prefetch(next + quad * 32);
-      } else {
-        const __m512i lanes = _mm512_loadu_si512(codes + quad * 64);
-        values[0] = lookup(table, lanes);
-        values[1] = lookup(table, _mm512_srli_epi16(lanes, 4));
-        __builtin_prefetch(next + quad * 64);
+      for (int h = 0; h < 2; h++) {
+        const __m512i index = _mm512_add_epi8(first_octets, _mm512_set1_epi8((char)(32 * h)));
+        const __m512i octets = _mm512_permutex2var_epi8(first, index, second);
+        const __m512i codes[2] = {lookup(table, octets), lookup(table, _mm512_srli_epi16(octets, 4))};
+#pragma clang loop unroll(full)
+        for (int r = 0; r < nr; r++)
+#pragma clang loop unroll(full)
+          for (int digit = 0; digit < DIGITS; digit++) {
+            const __m512i octet = broadcast_octet(digits[b % 2][r][g] + 16 * digit + 8 * h);
+#pragma clang loop unroll(full)
+            for (int n = 0; n < 2; n++)
+              sum[r][h % banks][n][digit] = dot(sum[r][h % banks][n][digit], octet, codes[n]);
+          }
+        if (h == 0)
+#pragma clang loop unroll(full)
+        for (int r = 0; r < nr; r++) fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, digits[(b + 1) % 2][r][g]);
       }
-      const int at = g * GROUP + quad * 4;
+    }
 #pragma clang loop unroll(full)
-      for (int r = 0; r < nr; r++)
+    for (int r = 0; r < nr; r++) {
+      __m512i low[2], high[2];
 #pragma clang loop unroll(full)
-        for (int digit = 0; digit < DIGITS; digit++)
-#pragma clang loop unroll(full)
-          for (int run = 0; run < runs; run++)
-            sum[r][run][digit] =
-                dot(sum[r][run][digit], broadcast_quad(of[run] + r * WEIGHTS + at + digit), values[run]);
+      for (int n = 0; n < 2; n++) {
+        __m512i *first = sum[r][0][n];
+        if (banks == 2)
+          for (int digit = 0; digit < DIGITS; digit++) first[digit] = _mm512_add_epi32(first[digit], sum[r][1][n][digit]);
+        low[n] = _mm512_add_epi32(_mm512_slli_epi32(first[1], 8), first[0]);
+        high[n] = first[2];
+      }
+      float *to = out + r * out_stride + b * 16;
+      const __m512 lower = _mm512_cvtepi32_ps(add_halves(low[0], low[1])), upper = _mm512_cvtepi32_ps(add_halves(high[0], high[1]));
+      const __m512 total = _mm512_fmadd_ps(upper, _mm512_set1_ps(0x1p16f), lower);
+      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(alpha[r]));
+      _mm512_storeu_ps(to, _mm512_fmadd_ps(total, _mm512_set1_ps(units[b / runs_of_scale]), before));
     }
   }
-#pragma clang loop unroll(full)
-  for (int r = 0; r < nr; r++)
-#pragma clang loop unroll(full)
-    for (int run = 0; run < runs; run++) {
-      float *to = out + r * out_stride + d + 16 * run;
-      const __m512i low = _mm512_add_epi32(_mm512_slli_epi32(sum[r][run][1], 8), sum[r][run][0]);
-      const __m512 total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][run][2]), _mm512_set1_ps(0x1p16f), _mm512_cvtepi32_ps(low));
-      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(alpha[r]));
-      _mm512_storeu_ps(to, _mm512_fmadd_ps(total, _mm512_set1_ps(units[r * value->row_scales + block[run]]), before));
-    }
 }
 
-static void fp4_value_of(const operand *value, const tile *from, const uint32_t *decoded, int groups, int rows,
-                         const float *p, const int *visible, uint32_t *weights, float *units, const float *alpha, float *out,
-                         int64_t out_stride) {
-  for (int r = 0; r < rows; r += STRIP) {
-    const int nr = rows - r < STRIP ? rows - r : STRIP;
-#define CALL_RUNS(n, runs, is_decoded)                                                                                 \
-  fp4_value_rows(n, runs, is_decoded, value, from, decoded, groups, d, weights, units, alpha + r, out + r * out_stride, \
-                 out_stride)
-#define CALL_KIND(n, is_decoded)                                                                                       \
-  for (; d + 32 <= value->dimension; d += 32) CALL_RUNS(n, 2, is_decoded);                                             \
-  if (d < value->dimension) CALL_RUNS(n, 1, is_decoded)
-#define CALL(n)                                                                                                        \
-  {                                                                                                                    \
-    int d = 0;                                                                                                         \
-    fp4_pack_probabilities(n, value, from, p + r * TILE, visible + r, weights, units);                                 \
-    if (decoded != NULL) {                                                                                             \
-      CALL_KIND(n, 1);                                                                                                 \
-    } else {                                                                                                           \
-      CALL_KIND(n, 0);                                                                                                 \
-    }                                                                                                                  \
-  }
+// What `fp4_value` needs to know of a tile that a row sees all of.
+static void NAME(fp4_prepare_values)(const operand *value, const tile *from, float *grids, float *units) {
+  fp4_grids(value, from, TILE, grids, units);
+}
+
+// out = out * alpha + probabilities * values, after `fp4_prepare_values`.
+static void NAME(fp4_value)(const operand *value, const tile *from, int rows, const float *p, const int *visible, float *grids,
+                            float *units, const float *alpha, float *out, int64_t out_stride) {
+  for (int r = 0, nr = 0, grid_of = TILE; r < rows; r += nr) {
+    for (nr = 1; nr < STRIP && r + nr < rows && visible[r + nr] == visible[r]; nr++) {}
+    if (visible[r] != grid_of) fp4_grids(value, from, grid_of = visible[r], grids, units);
+#define CALL(n) fp4_value_rows(n, value, from, p + r * TILE, grids, units, alpha + r, out + r * out_stride, out_stride)
     EACH_COUNT(nr, CALL)
 #undef CALL
-#undef CALL_KIND
-#undef CALL_RUNS
   }
-}
-
-static void NAME(fp4_value)(const operand *value, const tile *from, int groups, int rows, const float *p, const int *visible,
-                            uint32_t *weights, float *units, const float *alpha, float *out, int64_t out_stride) {
-  fp4_value_of(value, from, NULL, groups, rows, p, visible, weights, units, alpha, out, out_stride);
-}
-
-// Values of a latent region; `decoded` is a tile's memory.
-static void NAME(fp4_latent_value)(const operand *value, const tile *from, int groups, int rows, const float *p,
-                                   const int *visible, uint32_t *weights, float *units, uint32_t *decoded,
-                                   const float *alpha, float *out, int64_t out_stride) {
-  fp4_decode_latent_values(value, from, groups, decoded);
-  fp4_value_of(value, from, decoded, groups, rows, p, visible, weights, units, alpha, out, out_stride);
 }

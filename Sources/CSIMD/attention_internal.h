@@ -7,7 +7,7 @@
 #include "csimd_attention.h"
 #include "csimd_codec.h"
 
-enum { GROUP = 16, TILE = 64, GROUPS = TILE / GROUP, STRIP = 4 };
+enum { GROUP = 16, TILE = 128, GROUPS = TILE / GROUP, STRIP = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -40,22 +40,34 @@ typedef struct operand {
   float pre, post, probability, output;
 } operand;
 
+/// What the rows of a piece make of a tile: scores, then probabilities.
+typedef struct weights {
+  float *scores; // [rows][TILE]
+  float *alpha;  // [rows] factor on what came before the tile
+  int *visible;  // [rows] tokens of the tile that the row sees
+} weights;
+
+/// A tile whose values are to be multiplied.
+typedef struct step {
+  tile values;
+  int groups, first; // groups that exist; the first row that sees any of them
+  weights *weights;
+} step;
+
 /// A worker's memory. Rows' strides: key.dimension + rope.dimension (queries), TILE (scores), value.dimension (outputs).
 typedef struct scratch {
   float *queries;        // [rows][key + rope], scaled
   uint32_t *query_pairs; // [rows][packed_query_stride] queries as the level's four-bit kernels want them
-  float *scores;         // [rows][TILE], then probabilities
+  weights tiles[2];      // of this tile and the one before
   float *out;            // [rows][value]: the chunk's sum
   float *merged;         // [rows][partial stride]: chunks merged so far
   float *maximum;        // [rows] running maximum of the chunk
   float *greatest;       // [rows] greatest score of this tile
-  int *visible;          // [rows] tokens of this tile that the row sees
-  float *alpha;          // [rows] factor on `out` for this tile
   float *sums;           // [rows][16] lanes of the chunk's sum of probabilities
-  float *keys;           // [GROUPS][key][16] a decoded tile of keys
-  float *values;         // [TILE][value] a decoded tile of values, or of its codes
-  uint32_t *pairs;       // [4 rows x blocks][TILE] probabilities times block scales
-  float *units;          // [4 rows x blocks] what 1 in `pairs` stands for, where they are integers
+  float *keys;           // [GROUPS][widest][16] a decoded tile of keys
+  float *values;         // [TILE][value] a decoded tile of values
+  float *grids;          // [blocks][TILE] what probabilities are multiplied by; AVX2: [STRIP x blocks][TILE] the products
+  float *units;          // [blocks] what 1 stands for, where probabilities are integers
 } scratch;
 
 /// 32-bit words of a row's packed query, at most.

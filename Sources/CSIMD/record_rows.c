@@ -47,34 +47,6 @@ AVX512 static void write_words(const uint8_t *rows, int stride, int words, uint8
   }
 }
 
-/// One token's bytes for the lanes of four units, from 64 bytes of canonical codes.
-INLINE __m512i unit_lanes(__m512i codes) {
-  const __m512i low = _mm512_set1_epi8(0x0F), second = _mm512_shuffle_epi32(codes, _MM_PERM_BADC);
-  const __m512i even = _mm512_or_si512(_mm512_and_si512(codes, low), _mm512_slli_epi16(_mm512_and_si512(second, low), 4));
-  const __m512i odd =
-      _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(codes, 4), low), _mm512_andnot_si512(low, second));
-  return _mm512_unpacklo_epi8(even, odd);
-}
-
-/// Writes up to four units of 32 four-bit values of 16 canonical rows.
-AVX512 static void write_quads(const uint8_t *rows, int stride, int units, uint8_t *lines) {
-  const __mmask16 mask = (__mmask16)((1u << 4 * units) - 1);
-  for (int quad = 0; quad < 4; quad++) {
-    __m512i t[4];
-    for (int j = 0; j < 4; j++) t[j] = unit_lanes(_mm512_maskz_loadu_epi32(mask, rows + (4 * quad + j) * stride));
-    // Bytes of the tokens 0, 2, 1, 3 side by side; p[k] holds the lanes 4 k ... 4 k + 3 of unit u in its quarter u.
-    const __m512i even_low = _mm512_unpacklo_epi8(t[0], t[2]), even_high = _mm512_unpackhi_epi8(t[0], t[2]);
-    const __m512i odd_low = _mm512_unpacklo_epi8(t[1], t[3]), odd_high = _mm512_unpackhi_epi8(t[1], t[3]);
-    const __m512i p[4] = {_mm512_unpacklo_epi16(even_low, odd_low), _mm512_unpackhi_epi16(even_low, odd_low),
-                          _mm512_unpacklo_epi16(even_high, odd_high), _mm512_unpackhi_epi16(even_high, odd_high)};
-    const __m512i x = _mm512_shuffle_i32x4(p[0], p[1], 0x44), y = _mm512_shuffle_i32x4(p[0], p[1], 0xEE);
-    const __m512i z = _mm512_shuffle_i32x4(p[2], p[3], 0x44), w = _mm512_shuffle_i32x4(p[2], p[3], 0xEE);
-    const __m512i out[4] = {_mm512_shuffle_i32x4(x, z, 0x88), _mm512_shuffle_i32x4(x, z, 0xDD),
-                            _mm512_shuffle_i32x4(y, w, 0x88), _mm512_shuffle_i32x4(y, w, 0xDD)};
-    for (int u = 0; u < units; u++) _mm512_storeu_si512(lines + 256 * u + 64 * quad, out[u]);
-  }
-}
-
 /// Writes the scales of up to eight blocks, rows 8 bytes apart, as lines of one block of 16 tokens.
 AVX512 static void write_scales(const uint8_t rows[128], int blocks, uint8_t *lines) {
   __m512i order = _mm512_setzero_si512();
@@ -109,19 +81,15 @@ AVX512 static void store_group(const nb_region *region, int token, const float *
       nb_encode_row(NB_LEVEL_AVX512, region->recipe, rows + t * row_stride + first, count, decode_scale,
                     codes + t * stride, scales + 8 * t, statistics);
     uint8_t *lines = code_lines + (int64_t)first * bits / 8 * GROUP;
-    if (region->kind == NB_REGION_VALUE)
-      write_quads(codes, stride, count / 32, lines);
-    else
-      write_words(codes, stride, count * bits / 32, lines);
+    write_words(codes, stride, count * bits / 32, lines);
     if (block != 0) write_scales(scales, count / block, scale_lines + first / block * GROUP);
   }
 }
 
-/// Regions that `store_group` knows: keys in whole words, four-bit values in whole units.
+/// Regions that `store_group` knows: whole words of 16 tokens.
 static int has_group_path(const nb_region *region) {
   const int bits = nb_recipe_code_bits(region->recipe);
-  if (region->kind == NB_REGION_VALUE) return bits == 4 && region->dimension % 32 == 0;
-  return region->dimension * bits % 32 == 0;
+  return (region->kind != NB_REGION_VALUE || bits == 4) && region->dimension * bits % 32 == 0;
 }
 
 #endif

@@ -19,8 +19,8 @@ extension SupportRegistry {
   private static let tileOfFloats: [SupportRow.Access] = [.init(KVRecipe.allCases, .workspace("f32"))]
 
   /// CSIMD's kernels. Prefill and decode are two schedules of one arithmetic: from AVX2 on, keys and values are read as they lie;
-  /// the portable kernels decode 4-bit codes, and what many query rows share, into a tile first. MLA's latent is read twice, as
-  /// keys and as values: with AVX-512 its 4-bit codes are multiplied as keys and decoded as values, otherwise a tile of it is decoded.
+  /// the portable kernels decode 4-bit codes, and what many query rows share, into a tile first. Of MLA's latent in other recipes
+  /// a tile is decoded at every level, because it is read twice, as keys and as values.
   private static let cpuRows = AttentionPhase.allCases.flatMap { phase in
     let keysAndValues =
       [.init(fourBit, .native, from: .avx2)] + inRegisters(from: .avx2)
@@ -28,7 +28,7 @@ extension SupportRegistry {
     return [
       cpuRow(phase, .gqa, access: keysAndValues, ropeAccess: []),
       cpuRow(
-        phase, .mla, access: [.init(fourBit, .workspace("int8"), from: .avx512)] + tileOfFloats,
+        phase, .mla, access: [.init(fourBit, .native, from: .avx2)] + tileOfFloats,
         ropeAccess: inRegisters() + tileOfFloats),
     ]
   }

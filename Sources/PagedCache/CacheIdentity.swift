@@ -10,7 +10,7 @@ public struct CacheIdentity: Hashable, Sendable {
 
   /// - Parameters:
   ///   - model: names the weights, such as a hash over them.
-  ///   - arithmetic: names the implementation that fills the pages (backend, instruction set): others round differently.
+  ///   - arithmetic: names the implementation that fills the pages (backend, instruction set, version): others round differently.
   ///   - draftPool: where draft layers have pages too.
   public init(model: String, arithmetic: String, pool: PagePool, draftPool: PagePool? = nil) {
     var pairs = [("model", model), ("arithmetic", arithmetic), ("layout_version", "\(CacheLayout.version)")]

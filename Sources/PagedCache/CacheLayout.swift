@@ -32,7 +32,7 @@ public enum CacheLayout: Hashable, Sendable {
   case mla(MLALayout)
 
   /// Version of the byte order inside a record; saved files carry it.
-  public static let version: Int32 = 1
+  public static let version: Int32 = 2
 
   /// Tokens in a page.
   public var pageSize: Int {

@@ -119,25 +119,24 @@ private func dimensions(_ recipe: KVRecipe) -> [Int] {
   }
 
   /// The layout itself, which saved files and other devices rely on.
-  @Test func positionsOfVersionOne() {
-    let key = TestRegion(.nvfp4, kind: 0, dimension: 128, pageSize: 32, fill: 0)
-    var codes = [UInt8](repeating: 0, count: 64)
-    var scales = [UInt8](repeating: 0, count: 8)
-    codes[4 * 3 + 1] = 0x5A
-    scales[2] = 0x77
-    key.scatter(16 + 5, codes: codes, scales: scales)
-    #expect(key.contents[16 * 64 + (16 * 3 + 5) * 4 + 1] == 0x5A)
-    #expect(key.contents[32 * 64 + 16 * 8 + 2 * 16 + 5] == 0x77)
+  @Test func positionsOfVersionTwo() {
+    for kind in [Int32(0), 1, 2, 3] {
+      let region = TestRegion(.nvfp4, kind: kind, dimension: 80, pageSize: 32, fill: 0)
+      var codes = [UInt8](repeating: 0, count: 40)
+      var scales = [UInt8](repeating: 0, count: 5)
+      codes[4 * 3 + 1] = 0x5A
+      codes[4 * 9 + 2] = 0xC9
+      scales[2] = 0x77
+      region.scatter(16 + 5, codes: codes, scales: scales)
+      #expect(region.contents[16 * 40 + (16 * 3 + 5) * 4 + 1] == 0x5A)
+      #expect(region.contents[16 * 40 + (16 * 9 + 5) * 4 + 2] == 0xC9)
+      #expect(region.contents[32 * 40 + 16 * 5 + 2 * 16 + 5] == 0x77)
+    }
 
-    let value = TestRegion(.nvfp4, kind: 1, dimension: 80, pageSize: 16, fill: 0)
-    // Dimensions 32 + 3 (low nibble, lane 3 of unit 1), 32 + 16 + 3 (high), 64 + 2 and 64 + 8 + 2 of the half unit.
-    codes = [UInt8](repeating: 0, count: 40)
-    codes[35 / 2] |= 0x90
-    codes[51 / 2] |= 0xC0
-    codes[66 / 2] |= 0x03
-    codes[74 / 2] |= 0x0E
-    value.scatter(4 * 2 + 1, codes: codes, scales: [0, 0, 0, 0, 0])
-    #expect(value.contents[256 + 2 * 64 + 3 * 4 + 2] == 0xC9)
-    #expect(value.contents[512 + 2 * 32 + 2 * 4 + 2] == 0xE3)
+    let value = TestRegion(.fp8E4M3, kind: 1, dimension: 64, pageSize: 32, fill: 0)
+    var codes = [UInt8](repeating: 0, count: 64)
+    codes[13] = 0x5A
+    value.scatter(16 + 5, codes: codes, scales: [])
+    #expect(value.contents[(16 + 5) * 64 + 13] == 0x5A)
   }
 }

@@ -1,3 +1,4 @@
+import CSIMD
 import Checkpoints
 import Engine
 import KVQuantization
@@ -29,6 +30,9 @@ import Testing
     #expect(planned("bytes") == engine.poolBytes)
     #expect(planned("bytes_per_token") == engine.statistics().kvCache.bytesPerToken)
     #expect(planned("context_length") == engine.contextLength)
+    let arithmetic = engine.identity.fields.first { $0.name == "arithmetic" }
+    #expect(
+      arithmetic?.value.hasSuffix("-v\(NB_ARITHMETIC_VERSION)") == true, "saved prefixes carry the kernels' version")
     #expect(plan.limits.vocabularySize == engine.vocabularySize)
     #expect(plan.decisions.first { $0.name == "pages" }?.reason == engine.poolReason)
     await engine.shutDown()

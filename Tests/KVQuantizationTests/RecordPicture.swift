@@ -31,11 +31,9 @@ enum RecordPicture {
     let bytes = Array(0..<8) + Array(64..<68)
     let keys = owners(kind: .key)
     let values = owners(kind: .value)
-    var text = "| byte of the codes | keys: low, high | values: low, high |\n|---|---|---|\n"
-    for byte in bytes {
-      try #require(keys[byte].count == 2 && values[byte].count == 2)
-      text += "| \(byte) | \(keys[byte].joined(separator: ", ")) | \(values[byte].joined(separator: ", ")) |\n"
-    }
+    try #require(keys == values && keys.allSatisfy { $0.count == 2 })
+    var text = "| byte of the codes | low nibble | high nibble |\n|---|---|---|\n"
+    for byte in bytes { text += "| \(byte) | \(keys[byte].joined(separator: " | ")) |\n" }
     return text
   }
 

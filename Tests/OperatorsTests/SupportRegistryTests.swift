@@ -27,7 +27,7 @@ import Testing
     let latent = KVGeometry.mla(latentDimension: 512, ropeDimension: 64)
     #expect(
       try registry.support(of: "cpu", for: .decode, Self.subject(geometry: latent, queryHeads: 128))
-        == .supported([.workspace("int8"), .plain]))
+        == .supported([.native, .plain]))
   }
 
   @Test func refusesWithEveryReason() throws {

@@ -24,8 +24,8 @@ import Testing
     return cache
   }
 
-  private func identity(_ cache: CacheManager, model: String = "tiny") -> CacheIdentity {
-    CacheIdentity(model: model, arithmetic: "cpu", pool: cache.pool)
+  private func identity(_ cache: CacheManager, model: String = "tiny", arithmetic: String = "cpu-v2") -> CacheIdentity {
+    CacheIdentity(model: model, arithmetic: arithmetic, pool: cache.pool)
   }
 
   private func save(_ name: String, recipe: KVRecipe = .nvfp4) throws -> (cache: CacheManager, path: String) {
@@ -35,9 +35,12 @@ import Testing
     return (cache, path(name))
   }
 
-  private func load(_ cache: CacheManager, _ path: String, model: String = "tiny") throws -> SavedPrefix {
+  private func load(
+    _ cache: CacheManager, _ path: String, model: String = "tiny", arithmetic: String = "cpu-v2"
+  ) throws -> SavedPrefix {
     try SavedPrefix.read(
-      from: path, expecting: identity(cache, model: model), pageSize: cache.pageSize, pageBytes: cache.pool.pageBytes)
+      from: path, expecting: identity(cache, model: model, arithmetic: arithmetic), pageSize: cache.pageSize,
+      pageBytes: cache.pool.pageBytes)
   }
 
   @Test(arguments: KVRecipe.allCases) func comesBackAsItWas(recipe: KVRecipe) throws {
@@ -60,6 +63,12 @@ import Testing
       try load(cache, file, model: "other")
     } throws: {
       guard case PagedCacheError.identityMismatch(_, "model", "other", "tiny") = $0 else { return false }
+      return true
+    }
+    #expect {
+      try load(cache, file, arithmetic: "cpu-v3")
+    } throws: {
+      guard case PagedCacheError.identityMismatch(_, "arithmetic", "cpu-v3", "cpu-v2") = $0 else { return false }
       return true
     }
     let mxfp4 = try makeCache(pageCount: 8, recipe: .mxfp4)

@@ -7,6 +7,10 @@ typedef enum nb_level {
   NB_LEVEL_AVX512 = 2,    ///< AVX-512 F, BW, DQ, VL, VNNI, VBMI and BF16
 } nb_level;
 
+/// Version of the kernels' arithmetic, which saved prefixes carry. Raise it with every change that gives a result other bits at any
+/// level: another order of sums, rounding, tile or chunk. Prefixes that older kernels made are then refused.
+enum { NB_ARITHMETIC_VERSION = 2 };
+
 /// The best level that this processor and operating system can run.
 nb_level nb_level_supported(void);
 

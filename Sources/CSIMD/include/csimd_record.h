@@ -1,14 +1,11 @@
-// The byte order inside a page record (record layout version 1), and rows in and out of it.
+// The byte order inside a page record (record layout version 2), and rows in and out of it.
 //
 // A region holds the rows of one page: `codes`, then `scales`. Rows are grouped by 16 tokens; group g's codes are the bytes
 // [16 g R, 16 (g + 1) R) with R the code bytes of a row, so a region has no padding. Inside a group:
 //
-// - key, latent, rope: the canonical row is cut into 4-byte words; word w of token t lies at (16 w + t) * 4. A 64-byte load holds
-//   the same dimensions of 16 tokens. Bytes past the last whole word (R % 4, only in odd fp8 rows) follow, token after token.
-// - value, four-bit codes: units of 32 dimensions, 256 bytes each: four tokens (a quad) x 16 lanes x 4 bytes. The byte of quad token
-//   j in lane l lies at 64 quad + 4 l + {0, 2, 1, 3}[j]; its low nibble is dimension l of the unit, its high nibble dimension
-//   16 + l. So a 16-bit shift by 4 k puts one block of 16 dimensions of a token pair into the low nibbles. A last unit of
-//   16 dimensions has 32 bytes a quad: 8 lanes, low nibble dimension l, high nibble dimension 8 + l.
+// - key, latent, rope, and value with four-bit codes: the canonical row is cut into 4-byte words; word w of token t lies at
+//   (16 w + t) * 4. A 64-byte load holds the same dimensions of 16 tokens. Bytes past the last whole word (R % 4, only in odd fp8
+//   rows) follow, token after token.
 // - value, other recipes: canonical rows, one after the other.
 // - block scales of every kind: [block][16 tokens], one byte each.
 //
