@@ -21,6 +21,14 @@ public final class CPUActivations {
     base.initialize(repeating: 0, count: capacity * width)
   }
 
+  /// Moves some rows to the top.
+  /// - Parameter rows: ascending.
+  func keepRows(_ rows: [Int32]) {
+    for index in rows.indices where index != Int(rows[index]) {
+      row(index).update(from: row(Int(rows[index])), count: width)
+    }
+  }
+
   /// Start of a row.
   func row(_ index: Int) -> UnsafeMutablePointer<Float> { base + index * width }
 }

@@ -20,6 +20,8 @@ public final class CPUOperators: Operators {
   public private(set) var encodeStatistics = EncodeStatistics()
 
   private var batch = StepBatch()
+  /// What `keepLogitsRows` leaves of a step.
+  private var logitsBatch = StepBatch()
   private var pool: PagePool?
   private var regions: [CacheRegion] = []
   /// Rows that `store` writes together.
@@ -162,6 +164,15 @@ public final class CPUOperators: Operators {
       encodeStatistics += EncodeStatistics(workerStatistics[worker])
       workerStatistics[worker] = nb_encode_statistics()
     }
+  }
+
+  public func keepLogitsRows(of first: CPUActivations, _ second: CPUActivations) {
+    guard batch.logitsRows.count < batch.tokenCount else { return }
+    first.keepRows(batch.logitsRows)
+    second.keepRows(batch.logitsRows)
+    rotaryTable.keepRows(batch.logitsRows)
+    logitsBatch.assignLogitsRows(of: batch)
+    batch = logitsBatch
   }
 
   /// Page and token slot of a row's own position.

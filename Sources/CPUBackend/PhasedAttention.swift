@@ -37,7 +37,7 @@ public final class PhasedAttention: AttentionBackend {
   }
 
   private static func tokenCount(_ batch: StepBatch, _ sequence: Int) -> Int32 {
-    batch.queryOffsets[sequence + 1] - batch.queryOffsets[sequence]
+    batch.newTokenCounts[sequence]
   }
 
   /// Fills `part` with some neighbouring sequences; returns their first row.

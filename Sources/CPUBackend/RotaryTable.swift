@@ -29,6 +29,14 @@ struct RotaryTable {
     }
   }
 
+  /// Moves some rows to the top.
+  /// - Parameter rows: ascending.
+  mutating func keepRows(_ rows: [Int32]) {
+    for index in rows.indices where index != Int(rows[index]) {
+      for column in 0..<2 * pairs { values[index * 2 * pairs + column] = values[Int(rows[index]) * 2 * pairs + column] }
+    }
+  }
+
   /// Calls `body` with the cosines and sines of a row.
   func withRow(_ row: Int, _ body: (UnsafePointer<Float>, UnsafePointer<Float>) -> Void) {
     values.withUnsafeBufferPointer { buffer in

@@ -68,14 +68,24 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   public func forward(_ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>) throws {
-    frame.run(batch, pool: pool, logits: logits) { for index in layers.indices { run(layers[index]) } }
+    forward(batch, pool: pool, logits: logits, needsAllRows: false)
   }
 
-  private func run(_ layer: Layer) {
+  private func forward(
+    _ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>, needsAllRows: Bool
+  ) {
+    frame.run(batch, pool: pool, logits: logits) {
+      for index in layers.indices {
+        run(layers[index], onlyLogitsRows: index == layers.count - 1 && !needsAllRows)
+      }
+    }
+  }
+
+  private func run(_ layer: Layer, onlyLogitsRows: Bool) {
     let (hidden, normed) = (frame.hidden, frame.normed)
     let epsilon = configuration.rmsNormEpsilon
     operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: epsilon, into: normed)
-    layer.attention(normed, operators: operators, into: hidden)
+    layer.attention(normed, operators: operators, onlyLogitsRows: onlyLogitsRows, into: hidden)
     operators.rmsNorm(hidden, weight: layer.postAttentionNorm, epsilon: epsilon, into: normed)
     layer.feedForward(normed, operators: operators, into: hidden)
   }
@@ -91,7 +101,7 @@ extension DeepSeekTransformer: DraftingModel {
     _ batch: StepBatch, pool: PagePool, logits: UnsafeMutableBufferPointer<Float>,
     hidden states: UnsafeMutableBufferPointer<Float>
   ) throws {
-    try forward(batch, pool: pool, logits: logits)
+    forward(batch, pool: pool, logits: logits, needsAllRows: true)
     frame.read(into: states)
   }
 
@@ -119,7 +129,7 @@ extension DeepSeekTransformer: DraftingModel {
       operators.rmsNorm(hidden, weight: draft.layer.inputNorm, epsilon: epsilon, into: normed)
       return draft.layer.attention.store(normed, operators: operators)
     }
-    run(draft.layer)
+    run(draft.layer, onlyLogitsRows: states.isEmpty)
     if !logits.isEmpty {
       operators.logits(hidden, norm: draft.norm, epsilon: epsilon, head: draft.head, into: logits)
     }

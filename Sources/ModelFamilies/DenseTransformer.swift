@@ -104,6 +104,7 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
     }
     operators.rotate(heads, columns: queries.lowerBound..<keys.upperBound, headDimension: dimension)
     operators.store(heads, keys: keys, values: values, layer: index)
+    if index == layers.count - 1 { operators.keepLogitsRows(of: hidden, heads) }
     operators.attend(
       heads, queries: queries, headCount: configuration.queryHeadCount, layer: index,
       softmaxScale: configuration.softmaxScale, into: attended)

@@ -98,10 +98,14 @@ struct LatentAttention<Ops: LatentOperators> {
   }
 
   /// Stores the step's latents and rotary keys, attends to the cache, and adds the result to `residual`.
-  func callAsFunction(_ x: Ops.Activations, operators: Ops, into residual: Ops.Activations) {
+  /// - Parameter onlyLogitsRows: nothing but the rows whose logits are wanted is needed of the result and of what comes after it.
+  func callAsFunction(
+    _ x: Ops.Activations, operators: Ops, onlyLogitsRows: Bool, into residual: Ops.Activations
+  ) {
     let (latent, rope) = (mla.kvLoraRank, mla.qkRopeHeadDimension)
     let (nope, value) = (mla.qkNopeHeadDimension, mla.valueHeadDimension)
     store(x, operators: operators)
+    if onlyLogitsRows { operators.keepLogitsRows(of: x, residual) }
     projectQueries(x, operators: operators)
     operators.rotate(arrays.queries, columns: 0..<heads * (nope + rope), headDimension: nope + rope)
     operators.multiplyHeads(

@@ -104,6 +104,10 @@ public protocol Operators: AnyObject {
   /// Encodes keys and values (columns of x, all KV heads) and writes them to the rows' slots in the pool.
   func store(_ x: Activations, keys: Range<Int>, values: Range<Int>, layer: Int)
 
+  /// Leaves the rows whose logits are wanted: they move to the top of two arrays, other arrays lose their contents, and the rest of the
+  /// step, `logits` included, runs on those rows alone. For the last layer, after its `store`.
+  func keepLogitsRows(of first: Activations, _ second: Activations)
+
   /// Causal attention over the pool; queries are columns of x, the result fills `output` from column 0.
   func attend(
     _ x: Activations, queries: Range<Int>, headCount: Int, layer: Int, softmaxScale: Float, into output: Activations)

@@ -16,6 +16,8 @@ public struct StepBatch: Sendable {
   public private(set) var pageTables: [Int32] = []
   /// [B + 1] prefix sums into `pageTables`.
   public private(set) var pageTableOffsets: [Int32] = [0]
+  /// [B] tokens that a sequence brings to the step: its rows, or more after `assignLogitsRows`.
+  public private(set) var newTokenCounts: [Int32] = []
   /// [R] rows of T whose logits are wanted, ascending.
   public private(set) var logitsRows: [Int32] = []
 
@@ -33,6 +35,7 @@ public struct StepBatch: Sendable {
     pageTables.removeAll(keepingCapacity: true)
     pageTableOffsets.removeAll(keepingCapacity: true)
     pageTableOffsets.append(0)
+    newTokenCounts.removeAll(keepingCapacity: true)
     logitsRows.removeAll(keepingCapacity: true)
   }
 
@@ -71,6 +74,7 @@ public struct StepBatch: Sendable {
     queryOffsets.append(Int32(tokenIDs.count))
     contextLengths.append(Int32(start + count))
     pageTableOffsets.append(Int32(pageTables.count))
+    newTokenCounts.append(Int32(count))
     switch logits {
     case .none: break
     case .last: logitsRows.append(Int32(tokenIDs.count - 1))
@@ -80,6 +84,25 @@ public struct StepBatch: Sendable {
 }
 
 extension StepBatch {
+  /// Becomes the rows of a step whose logits are wanted: what is left to compute once the last layer has stored its keys and values.
+  /// Sequences without such rows are left out.
+  public mutating func assignLogitsRows(of step: StepBatch) {
+    removeAll()
+    var next = 0
+    for sequence in 0..<step.sequenceCount {
+      let first = next
+      while next < step.logitsRows.count, step.logitsRows[next] < step.queryOffsets[sequence + 1] { next += 1 }
+      guard next > first else { continue }
+      // The last row or all of them, so there are no gaps.
+      let rows = Int(step.logitsRows[first])..<Int(step.logitsRows[next - 1]) + 1
+      let pages = Int(step.pageTableOffsets[sequence])..<Int(step.pageTableOffsets[sequence + 1])
+      append(
+        tokens: step.tokenIDs[rows], start: Int(step.positions[rows.lowerBound]), pages: step.pageTables[pages],
+        logits: .all)
+      newTokenCounts[sequenceCount - 1] = step.newTokenCounts[sequence]
+    }
+  }
+
   /// The sequence that brings a row. O(log B).
   public func sequence(ofRow row: Int) -> Int {
     var low = 0
