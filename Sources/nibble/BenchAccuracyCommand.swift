@@ -87,13 +87,9 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
   }
 
   private func configuration(_ name: String) throws -> EngineConfiguration {
-    let parts = try name.split(separator: "/", omittingEmptySubsequences: false).map { try KVRecipe.named(String($0)) }
-    guard parts.count <= 2 else {
-      throw CommandFailure(.usage, "expected a recipe, or K/V, in --recipes, found '\(name)'")
-    }
+    let pair = try RecipePair(name)
     var configuration = try EngineConfiguration(
-      recipes: parts.count == 1
-        ? CacheRecipes(parts[0]) : CacheRecipes(key: parts[0], value: parts[1], rope: parts[1]),
+      recipes: pair.second.map { CacheRecipes(key: pair.first, value: $0, rope: $0) } ?? CacheRecipes(pair.first),
       pageSize: pageSize, threadCount: modelOptions.threads)
     configuration.kvScales = try scaleOptions.request()
     return configuration

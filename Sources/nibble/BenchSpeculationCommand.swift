@@ -75,11 +75,8 @@ struct BenchSpeculationCommand: AsyncParsableCommand {
 
   /// The recipes of the main model's cache and of the draft layers'.
   private func pair(_ name: String) throws -> (main: CacheRecipes, drafts: CacheRecipes) {
-    let parts = try name.split(separator: "/").map { CacheRecipes(try KVRecipe.named(String($0))) }
-    guard let main = parts.first, let own = parts.last, parts.count <= 2 else {
-      throw CommandFailure(.usage, "expected a recipe, or two with a slash between, in --recipes, found '\(name)'")
-    }
-    return (main, own)
+    let pair = try RecipePair(name)
+    return (CacheRecipes(pair.first), CacheRecipes(pair.second ?? pair.first))
   }
 
   private func plan(_ name: String, drafts count: Int?) throws -> RunPlan {

@@ -23,6 +23,9 @@ struct Nibble: AsyncParsableCommand {
     ]
   )
 
+  /// What ArgumentParser begins a message with, as `main` does.
+  static var _errorLabel: String { "error" }
+
   /// Runs the command; a failure becomes one line on stderr and an exit code of sysexits.h.
   static func main() async {
     do {

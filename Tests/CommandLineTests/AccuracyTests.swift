@@ -46,7 +46,7 @@ import Testing
     (["--text", "/nonexistent"], 65, "/nonexistent"), (["--text", Self.problems], 65, "a line without 'text'"),
     (["--problems", Self.text], 65, "a line without 'prompt' or 'answer'"),
     (["--text", Self.text, "--recipes", "q4_0"], 64, "try nvfp4"),
-    (["--text", Self.text, "--recipes", "nvfp4/bf16/f32"], 64, "expected a recipe, or K/V"),
+    (["--text", Self.text, "--recipes", "nvfp4/bf16/f32"], 64, "expected a recipe, or two with a slash"),
     (["--text", Self.text, "--text-tokens", "1"], 64, "--text-tokens from 2 on"),
   ])
   func refuses(arguments: [String], status: Int32, message: String) throws {
