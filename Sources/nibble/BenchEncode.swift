@@ -16,7 +16,7 @@ struct BenchEncode: ParsableCommand {
     abstract: "Time encoding, storing and decoding rows on one core, for every recipe.",
     discussion: """
       GB/s count each value as the two bytes of a BF16 input; the input is float32. 'encode' writes canonical rows, 'store' \
-      encodes pages of 64 tokens into records, 'decode' writes float32. 'copy' is memcpy of the same float32 rows, in the same run. \
+      encodes pages of 64 tokens into records, 'append' the same tokens one by one, as decoding does, 'decode' writes float32. 'copy' is memcpy of the same float32 rows, in the same run. \
       Figures are the best round, and the median in brackets; recipes take turns within a round.
       """)
 
@@ -51,8 +51,12 @@ struct BenchEncode: ParsableCommand {
         let name = "\(String(cString: nb_level_name(level))) \(recipe.name)"
         timings.append(Timing(name: "\(name) encode") { rows.encode(recipe, level) })
         timings.append(Timing(name: "\(name) decode") { rows.decode(recipe, level) })
-        timings.append(Timing(name: "\(name) store K") { rows.store(recipe, level, kind: .key) })
-        timings.append(Timing(name: "\(name) store V") { rows.store(recipe, level, kind: .value) })
+        for (what, tokens) in [("store", EncodeRows.tokensInPage), ("append", 1)] {
+          for (side, kind) in [("K", CacheRegionKind.key), ("V", .value)] {
+            timings.append(
+              Timing(name: "\(name) \(what) \(side)") { rows.store(recipe, level, kind: kind, tokensAtOnce: tokens) })
+          }
+        }
       }
     }
     for _ in 0..<rounds {
@@ -109,7 +113,7 @@ private struct Timing {
 
 /// Random rows and room for what becomes of them.
 private final class EncodeRows {
-  private static let tokensInPage = 64
+  static let tokensInPage = 64
 
   private let count: Int
   private let dimension: Int
@@ -165,7 +169,8 @@ private final class EncodeRows {
   }
 
   /// Encodes into pages of 64 tokens, one region behind the other.
-  func store(_ recipe: KVRecipe, _ level: nb_level, kind: CacheRegionKind) {
+  /// - Parameter tokensAtOnce: a divisor of 64.
+  func store(_ recipe: KVRecipe, _ level: nb_level, kind: CacheRegionKind, tokensAtOnce: Int) {
     let page = Self.tokensInPage
     let codeBytes = recipe.codeBytes(dimension: dimension) * page
     let scaleBytes = recipe.scaleBytes(dimension: dimension) * page
@@ -174,8 +179,11 @@ private final class EncodeRows {
       var region = nb_region(
         recipe: recipe.kernelRecipe, kind: kind.rawValue, dimension: Int32(dimension),
         codes: codes + first / page * codeBytes, scales: scales + first / page * scaleBytes)
-      nb_region_store_rows(
-        level, &region, 0, Int32(min(page, count - first)), input + first * dimension, Int64(dimension), 0.01, &counts)
+      for token in stride(from: 0, to: min(page, count - first), by: tokensAtOnce) {
+        nb_region_store_rows(
+          level, &region, Int32(token), Int32(min(tokensAtOnce, count - first - token)),
+          input + (first + token) * dimension, Int64(dimension), 0.01, &counts)
+      }
     }
   }
 }
