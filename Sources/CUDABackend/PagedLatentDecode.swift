@@ -148,20 +148,26 @@ public struct PagedLatentDecode: ~Copyable, Sendable {
     }
     try kernel.launch(arguments, shape: shape, on: stream, describing: text)
     guard let merge else { return }
+    // Few rows: blocks share each of them. Many: a warp takes one. Either way the sums are the same.
+    let rows = call.batch * configuration.queryLength * heads
+    let isFew = rows <= 2 * kernel.context.device.multiprocessorCount
+    let warps = Int(NB_LATENT_MERGE_THREADS) / 32
     let mergeShape = LaunchShape(
-      grid: .init(call.batch * configuration.queryLength * heads), block: .init(layout.latentDimension / 4),
-      overlapsPrevious: shape.overlapsPrevious)
+      grid: isFew ? .init(rows, layout.latentDimension / 128) : .init((rows + warps - 1) / warps),
+      block: .init(Int(NB_LATENT_MERGE_THREADS)), overlapsPrevious: shape.overlapsPrevious)
     try merge.launch(arguments, shape: mergeShape, on: stream, describing: text)
   }
 }
 
 extension PagedDecode.Splitting {
-  /// For latent attention, where a block takes 64 query rows and a multiprocessor one block: a long request gives each one piece.
+  /// For latent attention, where a block takes 64 query rows and a multiprocessor one block: a long request gives each one piece. A
+  /// block's start and end cost as much as the arithmetic of 300 tokens (docs/performance-gpu.md), so the more row tiles share
+  /// the pieces, the longer they are.
   public init(
     device: CUDADevice, latentHeadCount: Int, queryLength: Int = 1, preference: Preference = .throughput
   ) {
     let tiles = Int(nb_row_tiles(Int32(clamping: latentHeadCount), Int32(clamping: queryLength), NB_LATENT_ROWS))
     let target = max(1, min(Int(NB_MAXIMUM_SPLITS), device.multiprocessorCount / max(tiles, 1)))
-    self.init(target: target, minimumTokens: preference == .throughput ? 512 : 128)
+    self.init(target: target, minimumTokens: (preference == .throughput ? 512 : 128) * max(tiles, 1))
   }
 }

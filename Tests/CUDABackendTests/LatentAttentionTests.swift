@@ -123,7 +123,8 @@ import Testing
     try long.run(call, on: stream)
     let launches = FakeDriver.state.withLock { $0.launches }
     #expect(launches.count == 2)
-    #expect(launches[1].shape == [2 * 2 * 96, 1, 1, 128, 1, 1, 0])
+    // 384 rows are more than two a multiprocessor: a warp takes one.
+    #expect(launches[1].shape == [2 * 2 * 96 / 8, 1, 1, 256, 1, 1, 0])
     for launch in launches {
       let arguments = launch.argument.withUnsafeBytes { $0.loadUnaligned(as: nb_latent_decode_arguments.self) }
       #expect(arguments.queries == 0x1000 && arguments.output == 0x2000 && arguments.cache == 0x3000)
@@ -133,6 +134,12 @@ import Testing
       // The rotary key's recipe has no decode scale.
       #expect(arguments.latent_scale == 0.5 && arguments.rope_scale == 1 && arguments.softmax_scale == 0.25)
     }
+
+    // Few rows: four blocks take one.
+    var single = call
+    single.batch = 1
+    try long.run(single, on: stream)
+    #expect(FakeDriver.state.withLock { $0.launches.last?.shape } == [2 * 96, 4, 1, 256, 1, 1, 0])
 
     // Where no request can have two splits, there is nothing to merge.
     FakeDriver.state.withLock { $0.launches = [] }

@@ -261,10 +261,10 @@ extern "C" __global__ void __launch_bounds__(ALL_THREADS, 1) nb_latent_decode(co
     nb_registers<208>();
     lead(a, place);
   } else if (group == 1) {
-    nb_registers<184>();
+    nb_registers<176>();
     follow(a, place);
   } else {
-    nb_registers<-112>();
+    nb_registers<-120>();
     produce(a, place);
   }
 }

@@ -21,6 +21,9 @@
 /// Query heads at most.
 #define NB_LATENT_MAXIMUM_HEADS 128
 
+/// Threads of a block of nb_latent_merge.
+#define NB_LATENT_MERGE_THREADS 256
+
 /// Decode attention in absorbed form: a query is (latent part, rotary part), a key (latent, rotary key), a value the latent.
 ///
 /// The context of a request is cut into splits by nb_split_plan_of, a function of its length alone. A block takes one split and 64 query rows
@@ -28,8 +31,8 @@
 /// to do where no request can have two.
 ///
 /// Launch of nb_latent_decode: grid = any number of blocks (best: as many as are resident at once), block = `threads` and dynamic shared
-/// memory = `shared_bytes` of the module's global `nb_latent_decode_configuration`. Of nb_latent_merge: grid = batch * query_length *
-/// heads, block = NB_LATENT_DIM / 4.
+/// memory = `shared_bytes` of the module's global `nb_latent_decode_configuration`. Of nb_latent_merge: block =
+/// NB_LATENT_MERGE_THREADS, grid = (rows, NB_LATENT_DIM / 128) for few rows (batch * query_length * heads), or (rows / 8 rounded up, 1).
 typedef struct nb_latent_decode_arguments {
   uint64_t queries;          ///< [batch * query_length, heads, 512 + 64] of query_type, 16-byte aligned rows
   uint64_t output;           ///< [batch * query_length, heads, 512] of output_type, 16-byte aligned rows
