@@ -1,30 +1,40 @@
-// Four-bit keys and values with AVX2, in floats: a byte shuffle turns codes into bytes, twice the values, which become floats; queries and
-// probabilities stay as they are. Compiled inside a target("avx2,fma") region that defines NAME(x).
+// Four-bit keys and values with AVX2, in floats: two byte shuffles turn codes into the upper and the lower byte of a bfloat16, which is
+// the upper half of a float; queries and probabilities stay as they are. Compiled inside a target("avx2,fma") region that defines NAME(x).
 //
-// Keys: a vector is eight tokens, a block's sum is multiplied by its scale once. Values: a vector is eight dimensions of a token;
-// probabilities are multiplied by the block scale beforehand.
+// Interleaving the two bytes leaves pairs of numbers side by side that meet the same pair of factors: dimensions for keys, tokens for
+// values. Keys: a block's sums are multiplied by its scale once. Values: probabilities are multiplied by the block scale beforehand.
 
-static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static const uint8_t e2m1_upper[16] = {0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, 0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0};
+static const uint8_t e2m1_lower[16] = {0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0, 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0};
 
-// sum + values * the float at `factor`, in one volatile piece: left to itself, the compiler moves a block's broadcasts to its top and
-// spills.
-INLINE __m256 NAME(multiply_add)(__m256 sum, __m256 values, const float *factor) {
+// Codes in bytes as numbers in pairs: of four bytes 0 ... 3, the numbers 0 and 2 in `first`, 1 and 3 in `second`; [0] has the first
+// eight bytes of each 128-bit half, [1] the other eight.
+typedef struct NAME(numbers) {
+  __m256 first[2], second[2];
+} NAME(numbers);
+
+INLINE NAME(numbers) NAME(numbers_of)(__m256i codes) {
+  const __m256i nibbles = _mm256_and_si256(codes, _mm256_set1_epi8(15)), halves = _mm256_set1_epi32((int32_t)0xFFFF0000);
+  const __m256i upper =
+      _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)e2m1_upper)), nibbles);
+  const __m256i lower =
+      _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)e2m1_lower)), nibbles);
+  const __m256i pairs[2] = {_mm256_unpacklo_epi8(lower, upper), _mm256_unpackhi_epi8(lower, upper)};
+  NAME(numbers) all;
+  for (int i = 0; i < 2; i++) {
+    all.first[i] = _mm256_castsi256_ps(_mm256_slli_epi32(pairs[i], 16));
+    all.second[i] = _mm256_castsi256_ps(_mm256_and_si256(pairs[i], halves));
+  }
+  return all;
+}
+
+// sums + values * the pair of floats at `factors`, in one volatile piece: left to itself, the compiler moves a block's broadcasts to its
+// top and spills.
+INLINE void NAME(multiply_add)(__m256 sums[2], const __m256 values[2], const float *factors) {
   __m256 broadcast;
-  __asm__ volatile("vbroadcastss %3, %1\n\tvfmadd231ps %2, %1, %0"
-                   : "+x"(sum), "=&x"(broadcast)
-                   : "x"(values), "m"(*factor));
-  return sum;
-}
-
-// The codes in the low nibbles of the bytes, doubled, as signed bytes.
-INLINE __m256i NAME(lookup)(__m256i codes) {
-  const __m256i table = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)e2m1_doubled));
-  return _mm256_shuffle_epi8(table, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
-}
-
-// Byte `index` of each 32-bit lane as a float.
-INLINE __m256 NAME(byte_values)(__m256i bytes, const int index) {
-  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bytes, 24 - 8 * index), 24));
+  __asm__ volatile("vbroadcastsd %5, %2\n\tvfmadd231ps %3, %2, %0\n\tvfmadd231ps %4, %2, %1"
+                   : "+x"(sums[0]), "+x"(sums[1]), "=&x"(broadcast)
+                   : "x"(values[0]), "x"(values[1]), "m"(*(const double *)factors));
 }
 
 // Eight block scales as floats.
@@ -34,13 +44,14 @@ INLINE __m256 NAME(scale_lanes)(const uint8_t *scales, const int is_e4m3) {
                  : _mm256_castsi256_ps(_mm256_slli_epi32(wide, 23));
 }
 
-// Queries of one row, already scaled, halved because keys are doubled.
+// Queries of one row, already scaled; the dimensions of a word in the order that `numbers_of` gives them.
 static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t *packed) {
+  const __m256i order = _mm256_setr_epi32(0, 4, 2, 6, 1, 5, 3, 7);
   for (int d = 0; d < key->dimension; d += 8)
-    _mm256_storeu_ps((float *)packed + d, _mm256_mul_ps(_mm256_loadu_ps(q + d), _mm256_set1_ps(0.5f)));
+    _mm256_storeu_ps((float *)packed + d, _mm256_permutevar8x32_ps(_mm256_loadu_ps(q + d), order));
 }
 
-// Scores of `nr` rows with eight tokens of group g: even and odd dimensions of a block are summed apart.
+// Scores of `nr` rows with eight tokens of group g. Each token has two partial sums, side by side.
 INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m3, const operand *key, const tile *from, int g,
                                  int half, const float *q, int64_t q_stride, float *scores) {
   const uint8_t *codes = from->codes[g] + half * 32, *scales = from->scales[g] + half * 8;
@@ -54,20 +65,19 @@ INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m
       const int at = b * words + w;
       const __m256i word = _mm256_loadu_si256((const __m256i *)(codes + at * 64));
       if (half == 0) __builtin_prefetch(from->next_codes[g] + at * 64);
-      const __m256i even = NAME(lookup)(word), odd = NAME(lookup)(_mm256_srli_epi16(word, 4));
 #pragma clang loop unroll(full)
-      for (int k = 0; k < 4; k++) {
-        const __m256 values[2] = {NAME(byte_values)(even, k), NAME(byte_values)(odd, k)};
-        const float *of = q + at * 8 + 2 * k;
+      for (int n = 0; n < 2; n++) {
+        const NAME(numbers) keys = NAME(numbers_of)(n == 0 ? word : _mm256_srli_epi16(word, 4));
+        const float *of = q + at * 8 + 4 * n;
 #pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++)
-          for (int side = 0; side < 2; side++)
-            part[r][side] = NAME(multiply_add)(part[r][side], values[side], of + r * q_stride + side);
+        for (int r = 0; r < nr; r++) NAME(multiply_add)(part[r], keys.first, of + r * q_stride);
+#pragma clang loop unroll(full)
+        for (int r = 0; r < nr; r++) NAME(multiply_add)(part[r], keys.second, of + r * q_stride + 2);
       }
     }
     const __m256 scale = NAME(scale_lanes)(scales + b * GROUP, is_e4m3);
     if (half == 0) __builtin_prefetch(from->next_scales[g] + b * GROUP);
-    for (int r = 0; r < nr; r++) sum[r] = _mm256_fmadd_ps(_mm256_add_ps(part[r][0], part[r][1]), scale, sum[r]);
+    for (int r = 0; r < nr; r++) sum[r] = _mm256_fmadd_ps(_mm256_hadd_ps(part[r][0], part[r][1]), scale, sum[r]);
   }
   for (int r = 0; r < nr; r++) _mm256_storeu_ps(scores + r * TILE + g * GROUP + half * 8, sum[r]);
 }
@@ -92,7 +102,7 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
   }
 }
 
-// Probabilities of a strip times half of the block scales (values are doubled), as floats [block][row][TILE].
+// Probabilities of a strip times block scales, as floats [block][row][TILE].
 INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, const tile *from, int groups, const float *p,
                                           float *weights) {
   const int is_e4m3 = value->recipe == NB_NVFP4 || value->recipe == NB_NVFP4_4OVER6;
@@ -100,41 +110,47 @@ INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, co
     for (int t = 0; t < groups * GROUP; t += 8) {
       const uint8_t *bytes = from->scales[t / GROUP] + b * GROUP + t % GROUP;
       __builtin_prefetch(from->next_scales[t / GROUP] + b * GROUP);
-      const __m256 scales = _mm256_mul_ps(is_e4m3 ? NAME(scale_lanes)(bytes, 1) : NAME(scale_lanes)(bytes, 0), _mm256_set1_ps(0.5f));
+      const __m256 scales = is_e4m3 ? NAME(scale_lanes)(bytes, 1) : NAME(scale_lanes)(bytes, 0);
       for (int r = 0; r < nr; r++)
         _mm256_storeu_ps(weights + r * TILE + t, _mm256_mul_ps(_mm256_loadu_ps(p + r * TILE + t), scales));
     }
 }
 
-// A run of 16 dimensions of `nr` rows: out = out * alpha + weights * values. A byte shuffle of two words' quads of tokens puts a
-// canonical byte, a dimension pair, of four tokens into each lane; even and odd dimensions are summed apart.
-INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int d, const float *weights, const float *alpha,
-                                 float *out, int64_t out_stride) {
-  const __m256i tokens = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  __m256 sum[STRIP][2];
-  for (int r = 0; r < nr; r++) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
+// weights * values of `nr` rows and every second dimension of the run of 16 from d on, the first or the second nibbles. A byte shuffle of two
+// words' quads of tokens puts a canonical byte, a dimension pair, of the tokens 0, 2, 1, 3 into each lane.
+INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *from, int groups, int d, const float *weights,
+                                    __m256 sums[STRIP]) {
+  const __m256i tokens = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
+  __m256 part[STRIP][2];
+  for (int r = 0; r < nr; r++) part[r][0] = part[r][1] = _mm256_setzero_ps();
   for (int g = 0; g < groups; g++)
+#pragma clang loop unroll(full)
     for (int quad = 0; quad < 4; quad++) {
       const uint8_t *at = from->codes[g] + d * 8 + quad * 16;
-      if (quad % 2 == 0) __builtin_prefetch(from->next_codes[g] + d * 8 + quad * 32);
+      if (nibble == 0 && quad % 2 == 0) __builtin_prefetch(from->next_codes[g] + d * 8 + quad * 32);
       const __m256i words = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
                                                     _mm_loadu_si128((const __m128i *)(at + 64)), 1);
       const __m256i lanes = _mm256_shuffle_epi8(words, tokens);
-      const __m256i even = NAME(lookup)(lanes), odd = NAME(lookup)(_mm256_srli_epi16(lanes, 4));
+      const NAME(numbers) values = NAME(numbers_of)(nibble == 0 ? lanes : _mm256_srli_epi16(lanes, 4));
+      const float *weight = weights + g * GROUP + quad * 4;
 #pragma clang loop unroll(full)
-      for (int token = 0; token < 4; token++) {
-        const __m256 values[2] = {NAME(byte_values)(even, token), NAME(byte_values)(odd, token)};
-        const float *weight = weights + g * GROUP + quad * 4 + token;
+      for (int r = 0; r < nr; r++) NAME(multiply_add)(part[r], values.first, weight + r * TILE);
 #pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++)
-          for (int side = 0; side < 2; side++)
-            sum[r][side] = NAME(multiply_add)(sum[r][side], values[side], weight + r * TILE);
-      }
+      for (int r = 0; r < nr; r++) NAME(multiply_add)(part[r], values.second, weight + r * TILE + 2);
     }
+  for (int r = 0; r < nr; r++) sums[r] = _mm256_hadd_ps(part[r][0], part[r][1]);
+}
+
+// A run of 16 dimensions of `nr` rows: out = out * alpha + weights * values.
+INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int d, const float *weights, const float *alpha,
+                                 float *out, int64_t out_stride) {
+  __m256 even[STRIP], odd[STRIP];
+  NAME(fp4_value_nibbles)(nr, 0, from, groups, d, weights, even);
+  NAME(fp4_value_nibbles)(nr, 1, from, groups, d, weights, odd);
   for (int r = 0; r < nr; r++) {
     float *to = out + r * out_stride + d;
     const __m256 factor = _mm256_set1_ps(alpha[r]);
-    const __m256 low = _mm256_unpacklo_ps(sum[r][0], sum[r][1]), high = _mm256_unpackhi_ps(sum[r][0], sum[r][1]);
+    const __m256 low = _mm256_unpacklo_ps(even[r], odd[r]), high = _mm256_unpackhi_ps(even[r], odd[r]);
     _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_loadu_ps(to), factor, _mm256_permute2f128_ps(low, high, 0x20)));
     _mm256_storeu_ps(to + 8, _mm256_fmadd_ps(_mm256_loadu_ps(to + 8), factor, _mm256_permute2f128_ps(low, high, 0x31)));
   }
