@@ -126,13 +126,13 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
-INLINE void NAME(locate)(const nb_attention_region *region, const operand *operand, const place *here, const place *next,
-                         tile *to) {
+// Makes the next tile of a region this one, and the one at `next` the next.
+INLINE void NAME(advance)(const nb_attention_region *region, const operand *operand, const place *next, tile *of) {
+  memcpy(of->codes, of->next_codes, sizeof of->codes);
+  memcpy(of->scales, of->next_scales, sizeof of->scales);
   for (int g = 0; g < GROUPS; g++) {
-    to->codes[g] = here->record[g] + region->code_offset + here->token[g] * operand->row_bytes;
-    to->scales[g] = here->record[g] + region->scale_offset + here->token[g] * operand->row_scales;
-    to->next_codes[g] = next->record[g] + region->code_offset + next->token[g] * operand->row_bytes;
-    to->next_scales[g] = next->record[g] + region->scale_offset + next->token[g] * operand->row_scales;
+    of->next_codes[g] = next->record[g] + region->code_offset + next->token[g] * operand->row_bytes;
+    of->next_scales[g] = next->record[g] + region->scale_offset + next->token[g] * operand->row_scales;
   }
 }
 
@@ -229,22 +229,26 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
   const int keep_tile = piece->is_latent || (!HAS_FP4 && rows > STRIP);
   // The float tile of latent keys, which becomes that of the values, is the only one there is.
   const int is_late = !piece->is_latent || NAME(is_direct)(value);
-  place here, next;
-  NAME(find)(piece, begin, context, &next);
+  const int has_rope = rope->dimension > 0;
+  place next;
+  tile keys, values, ropes; // the values of a latent region are its keys
   step now, before;
+  NAME(find)(piece, begin, context, &next);
+  NAME(advance)(&piece->key, key, &next, &keys);
+  if (!piece->is_latent) NAME(advance)(&piece->value, value, &next, &values);
+  if (has_rope) NAME(advance)(&piece->rope, rope, &next, &ropes);
   int has_before = 0;
   for (int token = begin; token < end; token += TILE) {
     const int hidden = token - piece->first_position; // tokens of the piece that come before the tile
     if (hidden > 0 && hidden * piece->heads > first) first = hidden * piece->heads;
-    here = next;
     if (token + TILE < context) NAME(find)(piece, token + TILE, context, &next);
+    NAME(advance)(&piece->key, key, &next, &keys);
+    if (!piece->is_latent) NAME(advance)(&piece->value, value, &next, &values);
+    if (has_rope) NAME(advance)(&piece->rope, rope, &next, &ropes);
     now.first = first;
     now.groups = end - token >= TILE ? GROUPS : (end - token + GROUP - 1) / GROUP;
     now.weights = &s->tiles[(token - begin) / TILE % 2];
-    tile keys, ropes;
-    NAME(locate)(&piece->key, key, &here, &next, &keys);
-    if (piece->is_latent) now.values = keys;
-    else NAME(locate)(&piece->value, value, &here, &next, &now.values);
+    now.values = piece->is_latent ? keys : values;
 #if HAS_FP4
     if (has_before && NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, &before.values, s->grids, s->units);
 #endif
@@ -253,10 +257,8 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
       memset(now.weights->scores + r * TILE + now.groups * GROUP, 0, (size_t)(GROUPS - now.groups) * 64);
     // The float tile of the latent keys becomes that of its values before the rotary keys take its place.
     if (!is_late) NAME(transpose_tile)(s->keys, now.groups, value->dimension, s->values);
-    if (rope->dimension > 0) {
-      NAME(locate)(&piece->rope, rope, &here, &next, &ropes);
+    if (has_rope)
       NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores, s);
-    }
     if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
     NAME(softmax)(piece, value->probability, hidden, first, rows, now.weights, s);
     if (!is_late) NAME(value_tile)(piece, value, &now, rows, keep_tile, s, out, out_stride);

@@ -50,18 +50,18 @@ INLINE __m512i dot(__m512i sum, __m512i unsigned_bytes, __m512i signed_bytes) {
 
 // How a recipe's block scale bytes become floats: shifted into the exponent, then multiplied.
 typedef struct scale_reader {
-  __m128i shift;
+  __m512i shift;
   __m512 factor;
 } scale_reader;
 
 INLINE scale_reader scale_reader_of(nb_recipe recipe) {
   const int is_e4m3 = recipe == NB_NVFP4 || recipe == NB_NVFP4_4OVER6;
-  return (scale_reader){_mm_cvtsi32_si128(is_e4m3 ? 20 : 23), _mm512_set1_ps(is_e4m3 ? 0x1p120f : 1.0f)};
+  return (scale_reader){_mm512_set1_epi32(is_e4m3 ? 20 : 23), _mm512_set1_ps(is_e4m3 ? 0x1p120f : 1.0f)};
 }
 
 INLINE __m512 scale_lanes(const uint8_t *scales, scale_reader reader) {
   const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)scales));
-  return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_sll_epi32(wide, reader.shift)), reader.factor);
+  return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_sllv_epi32(wide, reader.shift)), reader.factor);
 }
 
 // Queries of one row, already scaled floats, in runs of 16 dimensions: the signed digits of quad i, the upper first, at [i DIGITS]
@@ -171,7 +171,7 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
 // [block][token], and what 1 of a sum of integers stands for.
 static void fp4_grids(const operand *value, const tile *from, int visible, float *grids, float *units) {
   const scale_reader reader = scale_reader_of(value->recipe);
-  const __m512i first_bytes = _mm512_setr_epi32(0x30201000, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m512 limit = _mm512_set1_ps(PROBABILITY_LIMIT);
   for (int b = 0; b < value->row_scales; b += 4) {
     const int left = value->row_scales - b < 4 ? value->row_scales - b : 4;
     const uint64_t exist = left < 4 ? (1ull << 16 * left) - 1 : ~0ull;
@@ -186,20 +186,20 @@ static void fp4_grids(const operand *value, const tile *from, int visible, float
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 4));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 2));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 1));
-    const __m128i bytes = _mm512_castsi512_si128(_mm512_permutexvar_epi8(first_bytes, most));
-    const __m128 scales = _mm_mul_ps(_mm_castsi128_ps(_mm_sll_epi32(_mm_cvtepu8_epi32(bytes), reader.shift)),
-                                     _mm512_castps512_ps128(reader.factor));
-    // The bound keeps the quotient finite.
-    const __m128 greatest = _mm_max_ps(scales, _mm_set1_ps(0x1p-100f));
-    const __m512 factors = _mm512_castps128_ps512(_mm_div_ps(_mm_set1_ps(PROBABILITY_LIMIT), greatest));
-    _mm_mask_storeu_ps(units + b, (__mmask8)((1 << left) - 1),
-                       _mm_mul_ps(greatest, _mm_set1_ps(0.5f / PROBABILITY_LIMIT))); // values are doubled
+    // The greatest scales of block b + i in all lanes of quarter i. The bound keeps the quotient finite.
+    const __m512i bytes = _mm512_and_si512(_mm512_shuffle_epi8(most, _mm512_setzero_si512()), _mm512_set1_epi32(0xFF));
+    const __m512 scales = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_sllv_epi32(bytes, reader.shift)), reader.factor);
+    const __m512 greatest = _mm512_max_ps(scales, _mm512_set1_ps(0x1p-100f));
+    const __m512 factors = _mm512_div_ps(limit, greatest);
+    const __m512 unit = _mm512_mul_ps(greatest, _mm512_set1_ps(0.5f / PROBABILITY_LIMIT)); // values are doubled
+    _mm512_mask_storeu_ps(units + b, (__mmask16)((1 << left) - 1), _mm512_maskz_compress_ps(0x1111, unit));
     for (int i = 0; i < left; i++, grids += TILE) {
-      const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(i), factors);
+      const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(4 * i), factors);
+#pragma clang loop unroll(full)
       for (int g = 0; g < GROUPS; g++) {
         const __m512 scale = scale_lanes(from->scales[g] + (b + i) * GROUP, reader);
         // Tokens that the row doesn't see may exceed the limit, but have no probability.
-        _mm512_storeu_ps(grids + g * GROUP, _mm512_min_ps(_mm512_mul_ps(scale, factor), _mm512_set1_ps(PROBABILITY_LIMIT)));
+        _mm512_storeu_ps(grids + g * GROUP, _mm512_min_ps(_mm512_mul_ps(scale, factor), limit));
       }
     }
   }
