@@ -85,17 +85,28 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
   memcpy(packed, &factor, sizeof factor);
 }
 
-// Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The digits are summed apart, which
-// gives enough independent sums to keep the multipliers busy.
+// sums + codes * one digit of `nr` rows' queries, for the `nh` groups of `codes`.
+INLINE void fp4_dot_digit(const int nr, const int nh, const __m512i codes[4][4], int i, const uint32_t *digit, int64_t q_stride,
+                          __m512i sums[STRIP][4]) {
+#pragma clang loop unroll(full)
+  for (int r = 0; r < nr; r++) {
+    const __m512i digits = broadcast_quad(digit + r * q_stride);
+#pragma clang loop unroll(full)
+    for (int h = 0; h < nh; h++) sums[r][h] = dot(sums[r][h], codes[h][i], digits);
+  }
+}
+
+// Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The lowest digit is summed apart
+// from the other two: twice the independent sums, which keep the multipliers busy.
 INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const tile *from, int g, const uint32_t *q,
                            int64_t q_stride, float *scores) {
   const __m512i table = _mm512_add_epi8(doubled(), _mm512_set1_epi8(KEY_OFFSET));
   const scale_reader reader = scale_reader_of(key->recipe);
   const int runs = key->dimension / 16, runs_of_scale = key->recipe == NB_MXFP4 ? 2 : 1;
   for (int b = 0; b < runs; b++, q += QUERY_RUN) {
-    __m512i sum[STRIP][4][2], codes[4][4];
+    __m512i codes[4][4], upper[STRIP][4], lowest[STRIP][4];
 #pragma clang loop unroll(full)
-    for (int h = 0; h < nh; h++)
+    for (int h = 0; h < nh; h++) {
 #pragma clang loop unroll(full)
       for (int w = 0; w < 2; w++) {
         const __m512i word = _mm512_loadu_si512(from->codes[g + h] + (2 * b + w) * 64);
@@ -104,34 +115,21 @@ INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const
         codes[h][2 * w + 1] = lookup(table, _mm512_srli_epi16(word, 4));
       }
 #pragma clang loop unroll(full)
-    for (int r = 0; r < nr; r++)
-#pragma clang loop unroll(full)
-      for (int h = 0; h < nh; h++) {
-        sum[r][h][0] = _mm512_setzero_si512();
-        sum[r][h][1] = _mm512_set1_epi32((int32_t)q[r * q_stride + 4 * DIGITS]);
+      for (int r = 0; r < nr; r++) {
+        upper[r][h] = _mm512_setzero_si512();
+        lowest[r][h] = _mm512_set1_epi32((int32_t)q[r * q_stride + 4 * DIGITS]);
       }
+    }
 #pragma clang loop unroll(full)
-    for (int i = 0; i < 4; i++)
-#pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++)
-#pragma clang loop unroll(full)
-          for (int digit = 0; digit < 2; digit++) {
-            const __m512i digits = broadcast_quad(q + r * q_stride + i * DIGITS + 2 * digit);
-#pragma clang loop unroll(full)
-            for (int h = 0; h < nh; h++) sum[r][h][digit] = dot(sum[r][h][digit], codes[h][i], digits);
-          }
+    for (int i = 0; i < 4; i++) {
+      fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS, q_stride, upper);
+      fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS + 2, q_stride, lowest);
+    }
 #pragma clang loop unroll(full)
     for (int r = 0; r < nr; r++)
+      for (int h = 0; h < nh; h++) upper[r][h] = _mm512_slli_epi32(upper[r][h], 8);
 #pragma clang loop unroll(full)
-      for (int h = 0; h < nh; h++) sum[r][h][0] = _mm512_slli_epi32(sum[r][h][0], 8);
-#pragma clang loop unroll(full)
-    for (int i = 0; i < 4; i++)
-#pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++) {
-            const __m512i digits = broadcast_quad(q + r * q_stride + i * DIGITS + 1);
-#pragma clang loop unroll(full)
-            for (int h = 0; h < nh; h++) sum[r][h][0] = dot(sum[r][h][0], codes[h][i], digits);
-          }
+    for (int i = 0; i < 4; i++) fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS + 1, q_stride, upper);
 #pragma clang loop unroll(full)
     for (int h = 0; h < nh; h++) {
       const __m512 scale = scale_lanes(from->scales[g + h] + b / runs_of_scale * GROUP, reader);
@@ -140,7 +138,7 @@ INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const
       for (int r = 0; r < nr; r++) {
         float *to = scores + r * TILE + (g + h) * GROUP;
         const __m512 before = b == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(to);
-        const __m512 total = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(sum[r][h][0], 8), sum[r][h][1]));
+        const __m512 total = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(upper[r][h], 8), lowest[r][h]));
         _mm512_storeu_ps(to, _mm512_fmadd_ps(total, scale, before));
       }
     }
@@ -264,9 +262,8 @@ INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from,
             for (int n = 0; n < 2; n++)
               sum[r][h % banks][n][digit] = dot(sum[r][h % banks][n][digit], octet, codes[n]);
           }
-        if (h == 0)
-#pragma clang loop unroll(full)
-        for (int r = 0; r < nr; r++) fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, digits[(b + 1) % 2][r][g]);
+        for (int r = 0; r < nr && h == 0; r++)
+          fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, digits[(b + 1) % 2][r][g]);
       }
     }
 #pragma clang loop unroll(full)
