@@ -5,6 +5,8 @@
 
 static const char *const names[] = {"portable", "avx2", "avx512"};
 
+int nb_arithmetic_version(void) { return 3; }
+
 nb_level nb_level_supported(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();

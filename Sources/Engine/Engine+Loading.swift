@@ -40,7 +40,7 @@ extension LoadedModel {
       endTokens: checkpoint.generation.eosTokenIDs, scales: resolution.layers, fingerprint: checkpoint.fingerprint,
       arithmetic: [
         "cpu", String(cString: nb_level_name(nb_level_active())), runtime.attentionDecision.name,
-        operators.weightType?.rawValue ?? "weights", "v\(NB_ARITHMETIC_VERSION)",
+        operators.weightType?.rawValue ?? "weights", "v\(nb_arithmetic_version())",
       ].joined(separator: "-"),
       encodeStatistics: { operators.encodeStatistics })
     if let speculation = configuration.speculation, let model = runtime.model as? any DraftingModel {

@@ -32,7 +32,7 @@ import Testing
     #expect(planned("context_length") == engine.contextLength)
     let arithmetic = engine.identity.fields.first { $0.name == "arithmetic" }
     #expect(
-      arithmetic?.value.hasSuffix("-v\(NB_ARITHMETIC_VERSION)") == true, "saved prefixes carry the kernels' version")
+      arithmetic?.value.hasSuffix("-v\(nb_arithmetic_version())") == true, "saved prefixes carry the kernels' version")
     #expect(plan.limits.vocabularySize == engine.vocabularySize)
     #expect(plan.decisions.first { $0.name == "pages" }?.reason == engine.poolReason)
     await engine.shutDown()

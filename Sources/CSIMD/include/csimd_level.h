@@ -9,7 +9,7 @@ typedef enum nb_level {
 
 /// Version of the kernels' arithmetic, which saved prefixes carry. Raise it with every change that gives a result other bits at any
 /// level: another order of sums, rounding, tile or chunk. Prefixes that older kernels made are then refused.
-enum { NB_ARITHMETIC_VERSION = 3 };
+int nb_arithmetic_version(void);
 
 /// The best level that this processor and operating system can run.
 nb_level nb_level_supported(void);
