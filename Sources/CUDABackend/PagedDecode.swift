@@ -50,32 +50,34 @@ public struct PagedDecode: ~Copyable, Sendable {
       self.minimumTokens = minimumTokens
     }
 
-    /// What a cut is chosen for. It is chosen once, for all requests: the cuts are part of a request's arithmetic.
+    /// What a cut of latent attention is chosen for, once for all requests: the cuts are part of a request's arithmetic. Grouped-query
+    /// attention has one cut for both.
     public enum Preference: String, CaseIterable, Hashable, Sendable {
       /// Many requests at a time: long pieces, little merging.
       case throughput
       /// Few requests of moderate length: short pieces, so that even one request keeps the whole GPU busy.
       case latency
-
-      /// Measured on an H100 (docs/performance-gpu.md).
-      var minimumTokens: Int { self == .throughput ? 2048 : 512 }
     }
 
-    /// For a GPU: one long request's splits give each of its teams of warps, two a multiprocessor, one to begin with.
-    public init(device: CUDADevice, kvHeadCount: Int, preference: Preference = .throughput) {
+    /// For a GPU: one long request's splits give each of its teams of warps, two a multiprocessor, one to begin with. The shortest are
+    /// a compromise between one request alone and a batch, measured on an H100 (docs/performance-gpu.md).
+    public init(device: CUDADevice, kvHeadCount: Int) {
       let target = max(1, min(Int(NB_MAXIMUM_SPLITS), 2 * device.multiprocessorCount / max(kvHeadCount, 1)))
-      self.init(target: target, minimumTokens: preference.minimumTokens)
+      self.init(target: target, minimumTokens: 2048)
     }
 
-    /// Splits of a request of this many tokens.
+    /// Splits of a request of this many tokens in grouped-query attention.
     public func count(contextLength: Int) -> Int {
-      Int(nb_split_count(Int32(clamping: contextLength), Int32(clamping: target), Int32(clamping: minimumTokens)))
+      Int(
+        nb_gqa_split_plan_of(
+          Int32(clamping: contextLength), Int32(clamping: target), Int32(clamping: minimumTokens)
+        ).count)
     }
 
-    /// The most splits of any request up to this length.
+    /// The most splits of any request up to this length in grouped-query attention.
     package func maximumCount(contextLength: Int) -> Int {
       Int(
-        nb_maximum_split_count(
+        nb_gqa_maximum_split_count(
           Int32(clamping: contextLength), Int32(clamping: target), Int32(clamping: minimumTokens)))
     }
   }

@@ -89,7 +89,7 @@ public struct PagedLatentDecode: ~Copyable, Sendable {
         \(library.context.device.name) has; try the cpu backend
         """)
     }
-    let splits = configuration.splitting.maximumCount(contextLength: configuration.maximumContextLength)
+    let splits = configuration.splitting.maximumLatentCount(contextLength: configuration.maximumContextLength)
     let merge = splits > 1 ? try library.kernel(Self.mergeInstance) : nil
     let rows = splits > 1 ? splits * configuration.maximumBatch * configuration.rowTiles * Int(NB_LATENT_ROWS) : 0
     let workspace = try DeviceBuffer<Float>(library.context, count: max(1, rows * (Int(NB_LATENT_DIM) + 2)))
@@ -169,5 +169,17 @@ extension PagedDecode.Splitting {
     let tiles = Int(nb_row_tiles(Int32(clamping: latentHeadCount), Int32(clamping: queryLength), NB_LATENT_ROWS))
     let target = max(1, min(Int(NB_MAXIMUM_SPLITS), device.multiprocessorCount / max(tiles, 1)))
     self.init(target: target, minimumTokens: (preference == .throughput ? 512 : 128) * max(tiles, 1))
+  }
+
+  /// Splits of a request of this many tokens in latent attention.
+  public func latentCount(contextLength: Int) -> Int {
+    Int(nb_split_count(Int32(clamping: contextLength), Int32(clamping: target), Int32(clamping: minimumTokens)))
+  }
+
+  /// The most splits of any request up to this length in latent attention.
+  package func maximumLatentCount(contextLength: Int) -> Int {
+    Int(
+      nb_maximum_split_count(
+        Int32(clamping: contextLength), Int32(clamping: target), Int32(clamping: minimumTokens)))
   }
 }

@@ -65,7 +65,7 @@ enum DecodeChecks {
       return lengths.map { max($0, queryLength) }
     }
 
-    /// Few and short pieces for long requests: from 2,560 tokens on they are cut into longer and shorter ones.
+    /// Few splits, so that they differ in length between requests.
     var splitting: PagedDecode.Splitting? { self == .long ? .init(target: 5, minimumTokens: 128) : nil }
   }
 
@@ -109,7 +109,7 @@ enum DecodeChecks {
         $0.group = 16
         $0.heads = 4
       }
-      for queryLength in quick ? [4] : [2, 3, 4, 8] {
+      for queryLength in quick ? [4] : Array(2...8) {
         add("queries", recipe) {
           $0.queryLength = queryLength
           $0.group = queryLength == 8 ? 16 : 4
@@ -139,7 +139,13 @@ enum DecodeChecks {
     add("shared", .nvfp4) { $0.sharedPages = 5 }
     var cases = settings.map { name, setting in checkAgainstReference(name, setting) }
     for recipe in quick ? [.nvfp4] : [KVRecipe.nvfp4, .fp8E4M3, .bf16, .mxfp4] {
-      cases.append(checkBatchIndependence(recipe))
+      cases.append(checkBatchIndependence(Setting(recipe)))
+    }
+    for (recipe, dimension) in quick ? [] : [(KVRecipe.nvfp4, 128), (.nvfp4, 256), (.bf16, 256), (.fp8E4M3, 192)] {
+      var setting = Setting(recipe)
+      setting.dimension = dimension
+      setting.group = 16
+      cases.append(checkBatchIndependence(setting))
     }
     return cases
   }
@@ -224,17 +230,18 @@ enum DecodeChecks {
     return worst
   }
 
-  /// The same request alone, in a batch, elsewhere in memory and at another place in the batch gives the same bits.
-  private static func checkBatchIndependence(_ recipe: KVRecipe) -> DeviceCase {
-    let name = "check/decode/batch-independence/\(recipe.name)"
-    var setting = Setting(recipe)
-    setting.load = .long
-    let used = setting
+  /// The same request alone, in a batch, elsewhere in memory, at another place in the batch, and in a batch that gives each team many
+  /// splits, gives the same bits.
+  private static func checkBatchIndependence(_ setting: Setting) -> DeviceCase {
+    let name = "check/decode/batch-independence/\(setting.recipeK.name)/d\(setting.dimension)g\(setting.group)"
+    var used = setting
+    used.load = .long
+    used.heads = 4
     guard let layout = try? layout(used) else {
       return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
     }
     let instance = PagedDecode.instance(layout: layout, queryRows: used.group)
-    return DeviceCase(name: name, instances: [instance]) { bench in
+    return DeviceCase(name: name, instances: [instance]) { [used] bench in
       let seed = DeviceCase.seed(name)
       var random = RandomNumbers(seed: seed)
       let lengths = [5000, 17, 2222, 900, 64, 128, 7001]
@@ -252,6 +259,11 @@ enum DecodeChecks {
         queries: order.flatMap { queries[$0 * width..<($0 + 1) * width] }, pool: pool,
         tables: order.map { cache.pageTables[$0] }, lengths: order.map { lengths[$0] }, scales: used.scales,
         bench: bench)
+      let copies = 24  // over the same pages
+      let many = try runner.run(
+        queries: (0..<copies).flatMap { _ in queries }, pool: pool,
+        tables: (0..<copies).flatMap { _ in cache.pageTables }, lengths: (0..<copies).flatMap { _ in lengths },
+        scales: used.scales, bench: bench)
       var failure: String?
       for (index, length) in lengths.enumerated() {
         let alone = try runner.run(
@@ -262,6 +274,12 @@ enum DecodeChecks {
           alone.values[$0].bitPattern == together.values[index * width + $0].bitPattern
             && alone.values[$0].bitPattern == reversed.values[place * width + $0].bitPattern
         }
+        let sameInMany = (0..<copies).allSatisfy { copy in
+          alone.values.indices.allSatisfy {
+            alone.values[$0].bitPattern == many.values[(copy * lengths.count + index) * width + $0].bitPattern
+          }
+        }
+        if !sameInMany { failure = failure ?? "request \(index) of \(length) tokens has other bits in a large batch" }
         if !same { failure = failure ?? "request \(index) of \(length) tokens has other bits alone than in a batch" }
       }
       var result = CaseResult(passed: failure == nil, failure: failure)

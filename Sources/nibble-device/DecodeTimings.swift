@@ -14,14 +14,12 @@ enum DecodeTimings {
     let batch: Int
     let contextLength: Int
     var isTimed = true
-    var preference = PagedDecode.Splitting.Preference.throughput
 
     var text: String {
       "decode Hq \(queryHeadCount), Hk \(kvHeadCount), D 128, \(batch) x \(contextLength.grouped)"
-        + (preference == .latency ? ", latency" : "")
     }
     var name: String {
-      "hq\(queryHeadCount)-hk\(kvHeadCount)-d128/\(batch)x\(contextLength)" + (preference == .latency ? "/latency" : "")
+      "hq\(queryHeadCount)-hk\(kvHeadCount)-d128/\(batch)x\(contextLength)"
     }
   }
 
@@ -39,12 +37,13 @@ enum DecodeTimings {
         // What a call costs by itself.
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 16),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 4096),
+        Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 8192),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 32_768),
-        Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 32_768, preference: .latency),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 131_072),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 1, contextLength: 1_048_576),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 16, contextLength: 32_768),
         Load(queryHeadCount: 64, kvHeadCount: 4, batch: 64, contextLength: 8192),
+        Load(queryHeadCount: 64, kvHeadCount: 4, batch: 256, contextLength: 1024),
         Load(queryHeadCount: 32, kvHeadCount: 8, batch: 1, contextLength: 131_072),
         Load(queryHeadCount: 32, kvHeadCount: 8, batch: 16, contextLength: 32_768),
         Load(queryHeadCount: 32, kvHeadCount: 8, batch: 64, contextLength: 8192),
@@ -107,8 +106,7 @@ enum DecodeTimings {
     let deviceQueries = try DeviceBuffer<UInt8>.holding(ActivationType.bf16.bytes(queries), on: bench.stream)
     let output = try DeviceBuffer<UInt8>(bench.context, count: load.batch * width * 2)
     try output.fill(byte: 0xff, on: bench.stream)
-    let standard = PagedDecode.Splitting(
-      device: bench.context.device, kvHeadCount: load.kvHeadCount, preference: load.preference)
+    let standard = PagedDecode.Splitting(device: bench.context.device, kvHeadCount: load.kvHeadCount)
     let splitting = PagedDecode.Splitting(
       target: bench.options.splitTarget ?? standard.target,
       minimumTokens: bench.options.splitTokens ?? standard.minimumTokens)

@@ -129,7 +129,7 @@ enum LatentTimings {
     result.line.add("gb_per_s", rate, digits: 0)
     result.line.add("share_of_read", rate / yardsticks.read, digits: 3)
     result.line.add("tflop_per_s", teraflops, digits: 0)
-    result.line.add("splits", splitting.count(contextLength: load.contextLength))
+    result.line.add("splits", splitting.latentCount(contextLength: load.contextLength))
     result.line.add("blocks", plan.shape.grid.x)
     result.line.add("shared_bytes", plan.shape.sharedBytes)
     result.line.add("input_sets", sets)

@@ -50,6 +50,17 @@ import Testing
     }
   }
 
+  /// The default on an H100 with four KV heads: what docs/performance-gpu.md measures.
+  @Test func shortRequestsAreCutFinelyAndLongOnesEvenly() {
+    let splitting = PagedDecode.Splitting(target: 66, minimumTokens: 2048)
+    let expected = [
+      1: 1, 1024: 1, 1025: 3, 2048: 4, 4096: 6, 8192: 6, 16_384: 8, 32_768: 16, 65_536: 32, 131_072: 64, 1_048_576: 66,
+    ]
+    for (length, count) in expected {
+      #expect(splitting.count(contextLength: length) == count, "\(length) tokens")
+    }
+  }
+
   @Test func plansThatCannotBeAreRefusedWithReasons() throws {
     func configuration(_ change: (inout PagedDecode.Configuration) -> Void) throws -> PagedDecode.Configuration {
       var configuration = PagedDecode.Configuration(

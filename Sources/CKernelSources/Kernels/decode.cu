@@ -61,7 +61,13 @@ NB_DEVICE void consume(const nb_decode_arguments &a, const Place &place) {
     int slot = (position + warp) % RING_SLOTS;
     uint32_t phase = (position + warp) / RING_SLOTS & 1;
     position = (position + steps) % (2 * RING_SLOTS);
-    for (int step = i.begin / STEP + warp, lastStep = i.begin / STEP + steps; step < lastStep; step += TEAM_WARPS) {
+    const int lastStep = i.begin / STEP + steps, idle = NB_LOCKSTEP ? (TEAM_WARPS - steps % TEAM_WARPS) % TEAM_WARPS : 0;
+    for (int step = i.begin / STEP + warp; step < lastStep + idle; step += TEAM_WARPS) {
+      if (NB_LOCKSTEP) {  // in every round of steps all warps
+        place.lockstep();
+        place.lockstep();
+        if (step >= lastStep) continue;
+      }
       const uint32_t stage = ring.data + slot * STEP_BYTES;
       ring.wait(slot, phase);
       float s[2 * TILES][4];

@@ -151,6 +151,8 @@ struct Place {
   NB_DEVICE_MEMBER uint32_t *queries() const { return (uint32_t *)(memory + TEAMS * (RING + EXCHANGE) + index() * QUERIES); }
   // A barrier of the team's consumers.
   NB_DEVICE_MEMBER void synchronize() const { nb_synchronize(1 + index(), TEAM_THREADS); }
+  // NB_LOCKSTEP: a barrier of the team's consumers and producer.
+  NB_DEVICE_MEMBER void lockstep() const { nb_synchronize(1 + TEAMS + index(), TEAM_THREADS + 32); }
 };
 
 NB_DEVICE nb_ring ringOf(const Place &place) {

@@ -16,7 +16,7 @@ NB_DEVICE void planSplits(const nb_decode_arguments &a, Shared &shared) {
   int total = 0;
   for (int first = 0; first < a.batch; first += 32) {
     const int r = first + lane, length = r < a.batch ? __ldg((const int32_t *)a.context_lengths + r) : 0;
-    const nb_split_plan plan = nb_split_plan_of(length, a.target_splits, a.minimum_split);
+    const nb_split_plan plan = nb_gqa_split_plan_of(length, a.target_splits, a.minimum_split);
     const int count = r < a.batch ? plan.count : 0;
     int sum = count;
 #pragma unroll
@@ -135,12 +135,14 @@ NB_DEVICE void produce(const nb_decode_arguments &a, const Place &place) {
       } while (__any_sync(0xFFFFFFFFu, pending));
 #else
       for (int s = 0; s < LANES && first + s < steps; s++) {  // all lanes copy each step
+        if (NB_LOCKSTEP && s % TEAM_WARPS == 0) place.lockstep();
         int itsSlot = __shfl_sync(0xFFFFFFFFu, slot, s), itsPhase = __shfl_sync(0xFFFFFFFFu, phase, s);
         while (!ring.isFree(itsSlot, itsPhase)) {
         }
         ring.fetch(lane, itsSlot, ring.data + itsSlot * STEP_BYTES, (const uint8_t *)__shfl_sync(0xFFFFFFFFu, (uint64_t)from, s),
                    pair ? TILE : STEP_BYTES, (const uint8_t *)__shfl_sync(0xFFFFFFFFu, (uint64_t)second, s),
                    __shfl_sync(0xFFFFFFFFu, secondBytes, s));
+        if (NB_LOCKSTEP && (s % TEAM_WARPS == TEAM_WARPS - 1 || first + s == steps - 1)) place.lockstep();
       }
 #endif
     }

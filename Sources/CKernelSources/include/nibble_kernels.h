@@ -59,7 +59,7 @@ typedef enum nb_kernel_type { NB_KERNEL_TYPE_F32 = 0, NB_KERNEL_TYPE_BF16 = 1, N
 
 /// Decode attention: the queries of `query_length` (1 to 8) consecutive tokens of each request over its paged cache.
 ///
-/// The context of a request is cut into splits (nb_split_plan_of), a function of its length alone. Thread blocks claim splits one after the
+/// The context of a request is cut into splits (nb_gqa_split_plan_of), a function of its length alone. Thread blocks claim splits one after the
 /// other; the results are merged in the order of the splits. So a request's output has the same bits in any batch, on whichever
 /// blocks its splits ran. Lengths and page tables are read from device memory: a captured graph stays valid while they
 /// change, as long as the workspace is large enough.
@@ -86,8 +86,8 @@ typedef struct nb_decode_arguments {
   int32_t query_length;      ///< 1 to 8; query i sees context_length - query_length + 1 + i tokens
   int32_t query_type;        ///< nb_kernel_type
   int32_t output_type;       ///< nb_kernel_type
-  int32_t target_splits;     ///< see nb_split_plan_of
-  int32_t minimum_split;     ///< see nb_split_plan_of
+  int32_t target_splits;     ///< see nb_gqa_split_plan_of
+  int32_t minimum_split;     ///< see nb_gqa_split_plan_of
   float softmax_scale;
   float key_scale;           ///< decode scale of keys; 1 for recipes without one
   float value_scale;         ///< decode scale of values; 1 for recipes without one
@@ -132,6 +132,30 @@ NB_FUNCTION int32_t nb_split_count(int32_t context_length, int32_t target_splits
 /// No request of up to `context_length` tokens has more splits.
 NB_FUNCTION int32_t nb_maximum_split_count(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
   int32_t count = context_length / ((minimum_split + 127) / 128 * 128) + 1;
+  return count < target_splits ? count : target_splits;
+}
+
+/// The cut of grouped-query attention, in multiples of 128 tokens. A request gets `target_splits` equal splits (the teams of warps that one
+/// KV head can have for itself) if it is long enough. Else its splits are shorter, for a request that comes alone, but not as short as
+/// would be best then, since each costs a team time in a batch: a sixth of the request, within `minimum_split` / 4 and
+/// `minimum_split`. Up to `minimum_split` / 2 tokens are one split, whose result needs no merge.
+NB_FUNCTION nb_split_plan nb_gqa_split_plan_of(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
+  int32_t even = context_length / target_splits + (context_length % target_splits != 0);
+  int32_t least = (minimum_split + 3) / 4, sixth = context_length / 6 + (context_length % 6 != 0);
+  if (sixth > minimum_split) sixth = minimum_split;
+  if (sixth > least) least = sixth;
+  if (context_length <= minimum_split / 2) least = (minimum_split + 1) / 2;
+  nb_split_plan plan;
+  plan.tokens = ((even > least ? even : least) + 127) / 128 * 128;
+  plan.count = (context_length + plan.tokens - 1) / plan.tokens;
+  if (plan.count == 0) plan.count = 1;
+  return plan;
+}
+
+/// No request of up to `context_length` tokens has more splits.
+NB_FUNCTION int32_t nb_gqa_maximum_split_count(int32_t context_length, int32_t target_splits, int32_t minimum_split) {
+  int32_t count = context_length / ((minimum_split + 127) / 128 * 128) + 1;
+  if (count < 6) count = 6;
   return count < target_splits ? count : target_splits;
 }
 
