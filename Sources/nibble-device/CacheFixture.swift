@@ -25,17 +25,7 @@ struct CacheFixture {
     self.layout = layout
     self.lengths = lengths
     let pageSize = layout.pageSize
-    let counts = lengths.map { ($0 + pageSize - 1) / pageSize }
-    let wanted = counts.reduce(0, +)
-    var random = RandomNumbers(seed: seed)
-    // More pages than are used, in an order that has nothing to do with the tokens'.
-    let total = wanted + 3
-    var free = Array(Int32(0)..<Int32(total)).shuffled(using: &random)
-    var tables: [[Int32]] = []
-    for count in counts {
-      let shared = tables.first.map { Array($0.prefix(min(sharedPages, count))) } ?? []
-      tables.append(shared + (shared.count..<count).map { _ in free.removeLast() })
-    }
+    let (tables, total) = Self.scatteredPages(lengths, pageSize: pageSize, sharedPages: sharedPages, seed: seed)
     pageTables = tables
     pool = try PagePool(layout: .mha(layout), layerCount: 1, pageCount: total, scales: [scales])
 
@@ -54,6 +44,23 @@ struct CacheFixture {
         }
       }
     }
+  }
+
+  /// Page tables for sequences of these lengths, and how many pages there are: more than are used, in an order that has nothing to do
+  /// with the tokens'. The first pages of a sequence are those of the first one, as many as are shared.
+  static func scatteredPages(
+    _ lengths: [Int], pageSize: Int, sharedPages: Int, seed: UInt64
+  ) -> (tables: [[Int32]], total: Int) {
+    let counts = lengths.map { ($0 + pageSize - 1) / pageSize }
+    let total = counts.reduce(0, +) + 3
+    var random = RandomNumbers(seed: seed)
+    var free = Array(Int32(0)..<Int32(total)).shuffled(using: &random)
+    var tables: [[Int32]] = []
+    for count in counts {
+      let shared = tables.first.map { Array($0.prefix(min(sharedPages, count))) } ?? []
+      tables.append(shared + (shared.count..<count).map { _ in free.removeLast() })
+    }
+    return (tables, total)
   }
 
   /// Other requests over pages that are there already.

@@ -23,16 +23,7 @@ struct LatentFixture {
     self.layout = layout
     self.lengths = lengths
     let pageSize = layout.pageSize
-    let counts = lengths.map { ($0 + pageSize - 1) / pageSize }
-    var random = RandomNumbers(seed: seed)
-    // More pages than are used, in an order that has nothing to do with the tokens'.
-    let total = counts.reduce(0, +) + 3
-    var free = Array(Int32(0)..<Int32(total)).shuffled(using: &random)
-    var tables: [[Int32]] = []
-    for count in counts {
-      let shared = tables.first.map { Array($0.prefix(min(sharedPages, count))) } ?? []
-      tables.append(shared + (shared.count..<count).map { _ in free.removeLast() })
-    }
+    let (tables, total) = CacheFixture.scatteredPages(lengths, pageSize: pageSize, sharedPages: sharedPages, seed: seed)
     pageTables = tables
     pool = try PagePool(layout: .mla(layout), layerCount: 1, pageCount: total, scales: [scales])
     // Every page is filled to its end: rows past a sequence's end must not matter, whatever they hold.

@@ -82,23 +82,9 @@ enum LatentStoreChecks {
     call.replacedCount = replaced.address
     try store.run(call, on: bench.stream)
 
-    var wrong = 0
-    var first: String?
-    for page in 0..<pageCount {
-      let found = try pool.record(page: page, on: bench.stream)
-      for index in 0..<found.count where found[index] != expected[page][index] {
-        wrong += 1
-        first = first ?? "page \(page), byte \(index): found \(found[index]), expected \(expected[page][index])"
-      }
-    }
-    let count = try replaced.array(on: bench.stream)[0]
-    if count != statistics.replacedNonfinite {
-      first = first ?? "counted \(count) non-finite values, expected \(statistics.replacedNonfinite)"
-    }
-    var result = CaseResult(passed: first == nil, failure: first)
+    var result = try StoreChecks.compare(
+      pool, to: expected, replaced: replaced, statistics: statistics, on: bench.stream)
     result.line.add("rows", slots.count)
-    result.line.add("wrong_bytes", wrong)
-    result.line.add("nonfinite", Int(count))
     return result
   }
 }

@@ -89,22 +89,32 @@ enum StoreChecks {
     call.replacedCount = replaced.address
     try store.run(call, on: bench.stream)
 
+    var result = try compare(
+      pool, to: expected, replaced: replaced, statistics: statistics, on: bench.stream)
+    result.line.add("rows", slots.count)
+    result.line.add("bytes", pageCount * layout.pageSize * layout.bytesPerToken)
+    return result
+  }
+
+  /// Every byte of the pages against what they must be, and the count of values that had to be replaced.
+  static func compare(
+    _ pool: borrowing DevicePagePool, to expected: [[UInt8]], replaced: borrowing DeviceBuffer<UInt64>,
+    statistics: EncodeStatistics, on stream: borrowing CUDAStream
+  ) throws(CUDAError) -> CaseResult {
     var wrong = 0
     var first: String?
-    for page in 0..<pageCount {
-      let found = try pool.record(page: page, on: bench.stream)
+    for page in expected.indices {
+      let found = try pool.record(page: page, on: stream)
       for index in 0..<found.count where found[index] != expected[page][index] {
         wrong += 1
         first = first ?? "page \(page), byte \(index): found \(found[index]), expected \(expected[page][index])"
       }
     }
-    let count = try replaced.array(on: bench.stream)[0]
+    let count = try replaced.array(on: stream)[0]
     if count != statistics.replacedNonfinite {
       first = first ?? "counted \(count) non-finite values, expected \(statistics.replacedNonfinite)"
     }
     var result = CaseResult(passed: first == nil, failure: first)
-    result.line.add("rows", slots.count)
-    result.line.add("bytes", pageCount * layout.pageSize * layout.bytesPerToken)
     result.line.add("wrong_bytes", wrong)
     result.line.add("nonfinite", Int(count))
     return result
