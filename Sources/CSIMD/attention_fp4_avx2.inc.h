@@ -103,11 +103,11 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
 }
 
 // Probabilities of a strip times block scales, as floats [block][row][TILE].
-INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, const tile *from, int groups, const float *p,
+INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, const tile *from, const float *p,
                                           float *weights) {
   const int is_e4m3 = value->recipe == NB_NVFP4 || value->recipe == NB_NVFP4_4OVER6;
   for (int b = 0; b < value->row_scales; b++, weights += nr * TILE)
-    for (int t = 0; t < groups * GROUP; t += 8) {
+    for (int t = 0; t < TILE; t += 8) {
       const uint8_t *bytes = from->scales[t / GROUP] + b * GROUP + t % GROUP;
       __builtin_prefetch(from->next_scales[t / GROUP] + b * GROUP);
       const __m256 scales = is_e4m3 ? NAME(scale_lanes)(bytes, 1) : NAME(scale_lanes)(bytes, 0);
@@ -118,12 +118,12 @@ INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, co
 
 // weights * values of `nr` rows and every second dimension of the run of 16 from d on, the first or the second nibbles. A byte shuffle of two
 // words' quads of tokens puts a canonical byte, a dimension pair, of the tokens 0, 2, 1, 3 into each lane.
-INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *from, int groups, int d, const float *weights,
+INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *from, int d, const float *weights,
                                     __m256 sums[STRIP]) {
   const __m256i tokens = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
   __m256 part[STRIP][2];
   for (int r = 0; r < nr; r++) part[r][0] = part[r][1] = _mm256_setzero_ps();
-  for (int g = 0; g < groups; g++)
+  for (int g = 0; g < GROUPS; g++)
 #pragma clang loop unroll(full)
     for (int quad = 0; quad < 4; quad++) {
       const uint8_t *at = from->codes[g] + d * 8 + quad * 16;
@@ -142,11 +142,11 @@ INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *
 }
 
 // A run of 16 dimensions of `nr` rows: out = out * alpha + weights * values.
-INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int groups, int d, const float *weights, const float *alpha,
+INLINE void NAME(fp4_value_rows)(const int nr, const tile *from, int d, const float *weights, const float *alpha,
                                  float *out, int64_t out_stride) {
   __m256 even[STRIP], odd[STRIP];
-  NAME(fp4_value_nibbles)(nr, 0, from, groups, d, weights, even);
-  NAME(fp4_value_nibbles)(nr, 1, from, groups, d, weights, odd);
+  NAME(fp4_value_nibbles)(nr, 0, from, d, weights, even);
+  NAME(fp4_value_nibbles)(nr, 1, from, d, weights, odd);
   for (int r = 0; r < nr; r++) {
     float *to = out + r * out_stride + d;
     const __m256 factor = _mm256_set1_ps(alpha[r]);
@@ -171,10 +171,9 @@ static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, cons
     const int nr = rows - r < STRIP ? rows - r : STRIP;
 #define CALL(n)                                                                                                        \
   {                                                                                                                    \
-    NAME(fp4_scale_probabilities)(n, value, from, GROUPS, p + r * TILE, weights);                                      \
+    NAME(fp4_scale_probabilities)(n, value, from, p + r * TILE, weights);                                              \
     for (int d = 0; d < value->dimension; d += 16)                                                                     \
-      NAME(fp4_value_rows)(n, from, GROUPS, d, weights + d / block * (n * TILE), alpha + r, out + r * out_stride,      \
-                           out_stride);                                                                                \
+      NAME(fp4_value_rows)(n, from, d, weights + d / block * (n * TILE), alpha + r, out + r * out_stride, out_stride); \
   }
     EACH_COUNT(nr, CALL)
 #undef CALL
