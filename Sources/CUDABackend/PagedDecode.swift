@@ -50,15 +50,6 @@ public struct PagedDecode: ~Copyable, Sendable {
       self.minimumTokens = minimumTokens
     }
 
-    /// What a cut of latent attention is chosen for, once for all requests: the cuts are part of a request's arithmetic. Grouped-query
-    /// attention has one cut for both.
-    public enum Preference: String, CaseIterable, Hashable, Sendable {
-      /// Many requests at a time: long pieces, little merging.
-      case throughput
-      /// Few requests of moderate length: short pieces, so that even one request keeps the whole GPU busy.
-      case latency
-    }
-
     /// For a GPU: one long request's splits give each of its teams of warps, two a multiprocessor, one to begin with. The shortest are
     /// a compromise between one request alone and a batch, measured on an H100 (docs/performance-gpu.md).
     public init(device: CUDADevice, kvHeadCount: Int) {

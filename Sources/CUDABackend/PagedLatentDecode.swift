@@ -163,12 +163,10 @@ extension PagedDecode.Splitting {
   /// For latent attention, where a block takes 64 query rows and a multiprocessor one block: a long request gives each one piece. A
   /// block's start and end cost as much as the arithmetic of 300 tokens (docs/performance-gpu.md), so the more row tiles share
   /// the pieces, the longer they are.
-  public init(
-    device: CUDADevice, latentHeadCount: Int, queryLength: Int = 1, preference: Preference = .throughput
-  ) {
+  public init(device: CUDADevice, latentHeadCount: Int, queryLength: Int = 1) {
     let tiles = Int(nb_row_tiles(Int32(clamping: latentHeadCount), Int32(clamping: queryLength), NB_LATENT_ROWS))
     let target = max(1, min(Int(NB_MAXIMUM_SPLITS), device.multiprocessorCount / max(tiles, 1)))
-    self.init(target: target, minimumTokens: (preference == .throughput ? 512 : 128) * max(tiles, 1))
+    self.init(target: target, minimumTokens: 512 * max(tiles, 1))
   }
 
   /// Splits of a request of this many tokens in latent attention.
