@@ -86,16 +86,10 @@ enum DecodeTimings {
     var random = RandomNumbers(seed: seed)
     let pool = try DevicePagePool(
       bench.context, layout: layout, layerCount: 1, pageCount: unitCount * pagesPerUnit, scales: [scales])
-    let slots = Array(Int32(0)..<Int32(unitCount * pagesPerUnit)).shuffled(using: &random)
     let records = cache.records()
-    for (index, slot) in slots.enumerated() {
-      let place = index % pagesPerUnit
-      if index < pagesPerUnit {
-        try pool.upload(records[Int(cache.pageTables[0][place])], toPage: Int(slot), on: bench.stream)
-      } else {
-        try pool.copyPage(Int(slots[place]), to: Int(slot), on: bench.stream)
-      }
-    }
+    let slots = try pool.fill(
+      withCopiesOf: cache.pageTables[0].prefix(pagesPerUnit).map { records[Int($0)] }, random: &random, on: bench.stream
+    )
     let stride = unitsPerRequest * pagesPerUnit
     let pages = try DeviceBuffer<Int32>.holding(slots, on: bench.stream)
     let lengths = try DeviceBuffer<Int32>.holding(
@@ -145,9 +139,7 @@ enum DecodeTimings {
       try plan.run(try call(index % sets), on: stream)
     }
     let rate = Double(bytes) / time.median / 1e3
-    result.line.add("us", time.median, digits: 2)
-    result.line.add("us_least", time.least, digits: 2)
-    result.line.add("us_greatest", time.greatest, digits: 2)
+    result.line.add(time)
     result.line.add("cache_bytes", bytes)
     result.line.add("gb_per_s", rate, digits: 0)
     result.line.add("share_of_copy", rate / yardsticks.copy, digits: 3)

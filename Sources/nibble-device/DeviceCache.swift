@@ -38,6 +38,22 @@ extension CacheFixture {
 }
 
 extension DevicePagePool {
+  /// Fills the pool's pages, in an order that has nothing to do with their numbers, with copies of a run of pages.
+  /// - Returns: the pages in that order: entry i holds record i % records.count.
+  func fill(
+    withCopiesOf records: [[UInt8]], random: inout RandomNumbers, on stream: borrowing CUDAStream
+  ) throws(CUDAError) -> [Int32] {
+    let slots = Array(Int32(0)..<Int32(pageCount)).shuffled(using: &random)
+    for (index, slot) in slots.enumerated() {
+      if index < records.count {
+        try upload(records[index], toPage: Int(slot), on: stream)
+      } else {
+        try copyPage(Int(slots[index % records.count]), to: Int(slot), on: stream)
+      }
+    }
+    return slots
+  }
+
   func upload(_ record: [UInt8], toPage page: Int, on stream: borrowing CUDAStream) throws(CUDAError) {
     let memory = UnsafeMutableBufferPointer<UInt8>.allocate(capacity: record.count)
     defer { memory.deallocate() }

@@ -39,3 +39,11 @@ struct GraphTimer {
   /// Calls for a graph that runs about four milliseconds.
   static func calls(estimatedMicroseconds: Double) -> Int { min(64, max(4, Int(4000 / max(estimatedMicroseconds, 1)))) }
 }
+
+extension JSONLine {
+  mutating func add(_ time: Timing) {
+    add("us", time.median, digits: 2)
+    add("us_least", time.least, digits: 2)
+    add("us_greatest", time.greatest, digits: 2)
+  }
+}

@@ -16,7 +16,7 @@ enum LatentTimings {
 
   private static let unit = 2048
   private static let scales = DecodeScales(key: 0.0021, value: 0.0037)
-  private static let rows = 65_536
+  private static let rows = StoreTimings.rows
 
   static func all(quick: Bool) -> [DeviceCase] {
     var cases: [DeviceCase] = []
@@ -62,16 +62,10 @@ enum LatentTimings {
     var random = RandomNumbers(seed: seed)
     let pool = try DevicePagePool(
       bench.context, layout: .mla(layout), layerCount: 1, pageCount: pageCount, scales: [scales])
-    let slots = Array(Int32(0)..<Int32(pageCount)).shuffled(using: &random)
     let records = cache.records()
-    for (index, slot) in slots.enumerated() {
-      let place = index % pagesPerUnit
-      if index < pagesPerUnit {
-        try pool.upload(records[Int(cache.pageTables[0][place])], toPage: Int(slot), on: bench.stream)
-      } else {
-        try pool.copyPage(Int(slots[place]), to: Int(slot), on: bench.stream)
-      }
-    }
+    let slots = try pool.fill(
+      withCopiesOf: cache.pageTables[0].prefix(pagesPerUnit).map { records[Int($0)] }, random: &random, on: bench.stream
+    )
     let pages = try DeviceBuffer<Int32>.holding(slots, on: bench.stream)
     let lengths = try DeviceBuffer<Int32>.holding(
       [Int32](repeating: Int32(load.contextLength), count: load.batch), on: bench.stream)
@@ -122,9 +116,7 @@ enum LatentTimings {
     }
     let rate = Double(bytes) / time.median / 1e3
     let teraflops = Double(operations) / time.median / 1e6
-    result.line.add("us", time.median, digits: 2)
-    result.line.add("us_least", time.least, digits: 2)
-    result.line.add("us_greatest", time.greatest, digits: 2)
+    result.line.add(time)
     result.line.add("cache_bytes", bytes)
     result.line.add("gb_per_s", rate, digits: 0)
     result.line.add("share_of_read", rate / yardsticks.read, digits: 3)
@@ -150,17 +142,8 @@ enum LatentTimings {
       let width = layout.latentDimension + layout.ropeDimension
       let pool = try DevicePagePool(
         bench.context, layout: .mla(layout), layerCount: 1, pageCount: rows / layout.pageSize, scales: [scales])
-      let piece = ActivationType.bf16.bytes(random.normals(1024 * width))
-      let input = try DeviceBuffer<UInt8>(bench.context, count: rows * width * 2)
-      let source = try DeviceBuffer<UInt8>.holding(piece, on: bench.stream)
-      for start in stride(from: 0, to: input.count, by: piece.count) {
-        try input.copy(0..<piece.count, of: source, at: start, on: bench.stream)
-      }
-      // As a prefill chunk writes: tokens in order, pages in none.
-      let pages = Array(0..<rows / layout.pageSize).shuffled(using: &random)
-      let slots = try DeviceBuffer<Int32>.holding(
-        (0..<rows).map { Int32(pages[$0 / layout.pageSize] * layout.pageSize + $0 % layout.pageSize) },
-        on: bench.stream)
+      let input = try StoreTimings.randomRows(width, &random, bench)
+      let slots = try StoreTimings.scatteredSlots(pageSize: layout.pageSize, &random, bench)
       let store = try PagedLatentStore(layout: layout, rowType: .bf16, library: bench.library)
       let call = PagedStore.Call(
         keys: input.address, values: try input.address(of: rows * layout.latentDimension * 2), slots: slots.address,
@@ -171,7 +154,7 @@ enum LatentTimings {
       let bytes = rows * (width * 2 + layout.bytesPerToken)
       let rate = Double(bytes) / time.median / 1e3
       var result = CaseResult(passed: true)
-      result.line.add("us", time.median, digits: 2)
+      result.line.add(time)
       result.line.add("bytes", bytes)
       result.line.add("gb_per_s", rate, digits: 0)
       result.line.add("times_of_copy", yardsticks.copy / rate, digits: 2)

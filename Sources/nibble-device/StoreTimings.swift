@@ -5,7 +5,7 @@ import PagedCache
 
 /// Store and dequantise beside a copy of the bytes that they move.
 enum StoreTimings {
-  private static let rows = 65_536
+  static let rows = 65_536
   private static let scales = DecodeScales(key: 0.0021, value: 0.0037)
 
   static func all(quick: Bool) -> [DeviceCase] {
@@ -31,9 +31,7 @@ enum StoreTimings {
       let bytes = rows * (layout.kvHeadCount * layout.headDimension * 4 + layout.bytesPerToken)
       let rate = Double(bytes) / time.median / 1e3
       var result = CaseResult(passed: true)
-      result.line.add("us", time.median, digits: 2)
-      result.line.add("us_least", time.least, digits: 2)
-      result.line.add("us_greatest", time.greatest, digits: 2)
+      result.line.add(time)
       result.line.add("bytes", bytes)
       result.line.add("gb_per_s", rate, digits: 0)
       result.line.add("times_of_copy", yardsticks.copy / rate, digits: 2)
@@ -49,11 +47,8 @@ enum StoreTimings {
     let width = layout.kvHeadCount * layout.headDimension
     let pool = try DevicePagePool(
       bench.context, layout: layout, layerCount: 1, pageCount: rows / layout.pageSize, scales: [scales])
-    let input = try randomRows(width, &random, bench)
-    // As a prefill chunk writes: tokens in order, pages in none.
-    let pages = Array(0..<rows / layout.pageSize).shuffled(using: &random)
-    let slots = try DeviceBuffer<Int32>.holding(
-      (0..<rows).map { Int32(pages[$0 / layout.pageSize] * layout.pageSize + $0 % layout.pageSize) }, on: bench.stream)
+    let input = try randomRows(2 * width, &random, bench)
+    let slots = try scatteredSlots(pageSize: layout.pageSize, &random, bench)
     let store = try PagedStore(layout: layout, rowType: .bf16, library: bench.library)
     let call = PagedStore.Call(
       keys: input.address, values: try input.address(of: rows * width * 2), slots: slots.address,
@@ -91,12 +86,21 @@ enum StoreTimings {
     }
   }
 
-  /// BF16 keys and values for every row: a random piece, repeated.
-  private static func randomRows(
+  /// A slot for every row as a prefill chunk writes them: tokens in order, pages in none.
+  static func scatteredSlots(
+    pageSize: Int, _ random: inout RandomNumbers, _ bench: DeviceBench
+  ) throws -> DeviceBuffer<Int32> {
+    let pages = Array(0..<rows / pageSize).shuffled(using: &random)
+    return try DeviceBuffer<Int32>.holding(
+      (0..<rows).map { Int32(pages[$0 / pageSize] * pageSize + $0 % pageSize) }, on: bench.stream)
+  }
+
+  /// `width` BF16 values for every row: a random piece, repeated.
+  static func randomRows(
     _ width: Int, _ random: inout RandomNumbers, _ bench: DeviceBench
   ) throws -> DeviceBuffer<UInt8> {
     let piece = ActivationType.bf16.bytes(random.normals(1024 * width))
-    let buffer = try DeviceBuffer<UInt8>(bench.context, count: 2 * rows * width * 2)
+    let buffer = try DeviceBuffer<UInt8>(bench.context, count: rows * width * 2)
     let source = try DeviceBuffer<UInt8>.holding(piece, on: bench.stream)
     for start in stride(from: 0, to: buffer.count, by: piece.count) {
       try buffer.copy(0..<piece.count, of: source, at: start, on: bench.stream)
