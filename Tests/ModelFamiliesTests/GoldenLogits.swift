@@ -134,7 +134,13 @@ struct TeacherForcing {
 /// A model on the reference backend, or the fast one.
 func loadModel(_ directory: String, threads: Int = 2, isFast: Bool = false) throws -> any LanguageModel {
   let workers = WorkerPool(threadCount: threads)
-  let attention: any AttentionBackend = isFast ? FastAttention(workers: workers) : ReferenceAttention()
-  return try ModelLoader.load(
+  return try loadModel(
+    directory, attention: isFast ? FastAttention(workers: workers) : ReferenceAttention(), workers: workers)
+}
+
+func loadModel(
+  _ directory: String, attention: any AttentionBackend, workers: WorkerPool
+) throws -> any LanguageModel {
+  try ModelLoader.load(
     try Checkpoint(directory: directory), operators: CPUOperators(attention: attention, workers: workers))
 }

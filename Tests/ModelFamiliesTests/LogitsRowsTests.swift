@@ -1,3 +1,4 @@
+import CPUBackend
 import KVQuantization
 import ModelFamilies
 import Operators
@@ -52,6 +53,26 @@ import Testing
       #expect(some.next == full.next, "\(requests)")
       for (row, values) in some.rows { #expect(values == full.rows[row], "\(requests), row \(row)") }
     }
+  }
+
+  /// A chunk of a prompt stays prefill although the last layer has one row of it left.
+  @Test(arguments: RowInvarianceTests.families) func theLastLayerKeepsItsPhase(name: String) throws {
+    let workers = WorkerPool(threadCount: 2)
+    func logits(_ attention: any AttentionBackend) throws -> [UInt32] {
+      let model = try loadModel("\(GoldenLogits.resources)/\(name)", attention: attention, workers: workers)
+      let pool = try PagePool(
+        layout: try model.cacheLayout(CacheRecipes(.nvfp4), pageSize: 16), layerCount: model.layerCount, pageCount: 4,
+        scales: Array(repeating: .one, count: model.layerCount))
+      var batch = StepBatch()
+      batch.append(tokens: try GoldenLogits(name).tokens[0..<40], start: 0, pages: [2, 0, 1], logits: .last)
+      var logits = [Float](repeating: .nan, count: model.vocabularySize)
+      try logits.withUnsafeMutableBufferPointer { try model.forward(batch, pool: pool, logits: $0) }
+      return logits.map(\.bitPattern)
+    }
+    let reference = try logits(ReferenceAttention())
+    #expect(try logits(FastAttention(workers: workers)) != reference, "the two round differently")
+    let phased = PhasedAttention(prefill: ReferenceAttention(), decode: FastAttention(workers: workers))
+    #expect(try logits(phased) == reference)
   }
 
   @Test func whatIsLeftOfAStep() {
