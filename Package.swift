@@ -61,10 +61,11 @@ let package = Package(
       name: "CheckpointsTests", dependencies: ["Checkpoints", "JSON", "KVQuantization", "PagedCache", "TestSupport"]),
     .testTarget(name: "LaunchRulesTests", dependencies: ["LaunchRules", "TestSupport"]),
     .testTarget(name: "TextCodecTests", dependencies: ["TextCodec", "JSON", "TestSupport"], exclude: ["Resources"]),
-    .testTarget(name: "ModelFamiliesTests", dependencies: ["ModelFamilies", "CPUBackend"], exclude: ["Resources"]),
+    .testTarget(
+      name: "ModelFamiliesTests", dependencies: ["ModelFamilies", "CPUBackend", "TestSupport"], exclude: ["Resources"]),
     .target(name: "AllocationCounter", path: "Tests/AllocationCounter"),
     .testTarget(name: "EngineTests", dependencies: ["Engine", "CSIMD", "AllocationCounter", "TestSupport"]),
-    .testTarget(name: "CommandLineTests", dependencies: ["nibble", "JSON"]),
+    .testTarget(name: "CommandLineTests", dependencies: ["nibble", "JSON", "TestSupport"]),
   ],
   swiftLanguageModes: [.v6],
   cLanguageStandard: .c2x

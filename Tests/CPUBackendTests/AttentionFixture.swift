@@ -5,6 +5,9 @@ import Operators
 import PagedCache
 import TestSupport
 
+/// The levels that this machine can run.
+let supportedLevels: [nb_level] = (0...nb_level_supported().rawValue).map { nb_level($0) }
+
 /// A pool with random contents, a step over it, and its queries.
 struct AttentionFixture {
   /// What one sequence has stored and what it brings.
@@ -23,8 +26,6 @@ struct AttentionFixture {
   let outputWidth: Int
   let queries: [Float]
   let softmaxScale: Float
-
-  static let levels = (0...nb_level_supported().rawValue).map { nb_level($0) }
 
   init(
     layout: CacheLayout, queryHeads: Int, sequences: [Sequence],

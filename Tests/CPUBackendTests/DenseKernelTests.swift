@@ -6,9 +6,6 @@ import Testing
   import Glibc
 #endif
 
-/// The levels that this machine can run.
-let supportedLevels: [nb_level] = (0...nb_level_supported().rawValue).map { nb_level($0) }
-
 @Suite struct DenseKernelTests {
   /// Weights as stored and as the float32 values they stand for.
   static func weights(_ type: nb_weight_type, count: Int, seed: UInt64) -> (stored: [UInt8], values: [Float]) {
@@ -138,6 +135,28 @@ let supportedLevels: [nb_level] = (0...nb_level_supported().rawValue).map { nb_l
       var neighbours: [Float] = [1, 2, 3, 4]
       nb_rotate(level, &neighbours, [0, 0], [1, 1], 2, 1)
       #expect(neighbours == [-2, 1, -4, 3])
+    }
+  }
+
+  /// As many pairs as vectors hold, fewer and more, against double precision.
+  @Test(arguments: [1, 7, 16, 32, 37]) func rotate(pairs: Int) {
+    var random = SplitMix(seed: 13)
+    let x = random.uniform(2 * pairs)
+    let angles = random.uniform(pairs).map { Double($0) * 3 }
+    let (cosines, sines) = (angles.map { Float(cos($0)) }, angles.map { Float(sin($0)) })
+    for level in supportedLevels {
+      for interleaved in [false, true] {
+        var turned = x
+        nb_rotate(level, &turned, cosines, sines, Int64(pairs), interleaved ? 1 : 0)
+        for pair in 0..<pairs {
+          let (first, second) = interleaved ? (2 * pair, 2 * pair + 1) : (pair, pair + pairs)
+          let (a, b) = (Double(x[first]), Double(x[second]))
+          let (cosine, sine) = (Double(cosines[pair]), Double(sines[pair]))
+          // Two products below 1 and their sum in float32.
+          #expect(abs(Double(turned[first]) - (a * cosine - b * sine)) < 2e-7)
+          #expect(abs(Double(turned[second]) - (b * cosine + a * sine)) < 2e-7)
+        }
+      }
     }
   }
 

@@ -1,5 +1,6 @@
 import CSIMD
 import KVQuantization
+import TestSupport
 import Testing
 
 /// One region over its own memory, with guard bytes behind codes and scales.
@@ -45,8 +46,6 @@ private final class TestRegion {
   }
 }
 
-private let levels = (0...nb_level_supported().rawValue).map { nb_level($0) }
-
 private func dimensions(_ recipe: KVRecipe) -> [Int] {
   var all = [64, 80, 96, 128, 192, 256, 512, 576, 16, 48, 272, 288]
   if recipe.blockSize == nil { all += [2, 6, 70, 258] }
@@ -56,7 +55,7 @@ private func dimensions(_ recipe: KVRecipe) -> [Int] {
 @Suite struct RecordLayoutTests {
   @Test(arguments: KVRecipe.allCases, [Int32(0), 1, 2, 3])
   func gatherReturnsWhatScatterWrote(recipe: KVRecipe, kind: Int32) {
-    var random = SystemRandomNumberGenerator()
+    var random = SplitMix(seed: 1)
     for dimension in dimensions(recipe) {
       let region = TestRegion(recipe, kind: kind, dimension: dimension, pageSize: 32, fill: 0xA5)
       var rows: [(codes: [UInt8], scales: [UInt8])] = []
@@ -99,11 +98,11 @@ private func dimensions(_ recipe: KVRecipe) -> [Int] {
 
   @Test(arguments: KVRecipe.allCases)
   func storeIsEncodeAndScatter(recipe: KVRecipe) {
-    var random = SystemRandomNumberGenerator()
+    var random = SplitMix(seed: 1)
     for dimension in dimensions(recipe) {
       let row = (0..<dimension).map { _ in Float.random(in: -3...3, using: &random) }
       for kind in Int32(0)...3 {
-        for level in levels {
+        for level in supportedLevels {
           var codes = [UInt8](repeating: 0, count: recipe.codeBytes(dimension: dimension))
           var scales = [UInt8](repeating: 0, count: max(1, recipe.scaleBytes(dimension: dimension)))
           let raw = nb_recipe(UInt32(recipe.rawValue))

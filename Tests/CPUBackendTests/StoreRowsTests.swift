@@ -1,6 +1,7 @@
 import CPUBackend
 import CSIMD
 import KVQuantization
+import TestSupport
 import Testing
 
 /// Storing rows of consecutive tokens together gives the bytes and the counts of storing them one by one.
@@ -9,16 +10,13 @@ import Testing
   func rowsTogetherAreRowsOneByOne(recipe: KVRecipe) {
     let slots = 48
     let stride = 600
-    var state: UInt64 = 3
-    let input = (0..<slots * stride).map { _ in
-      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      return Float(Int32(truncatingIfNeeded: state >> 33)) * 0x1p-28
-    }
+    var random = SplitMix(seed: 3)
+    let input = random.uniform(slots * stride).map { $0 * 8 }
     for kind in [NB_REGION_KEY, NB_REGION_VALUE, NB_REGION_LATENT, NB_REGION_ROPE] {
       for dimension in [32, 96, 128, 160, 576] + (recipe == .mxfp4 ? [] : [48, 144]) {
         // Whole groups, a short run, and runs that begin or end inside a group.
         for (token, count) in [(0, 48), (16, 16), (3, 5), (5, 43), (0, 33)] {
-          for level in 0...nb_level_supported().rawValue {
+          for level in supportedLevels {
             let codeBytes = recipe.codeBytes(dimension: dimension) * slots
             let scaleBytes = recipe.scaleBytes(dimension: dimension) * slots
             func stored(together: Bool) -> ([UInt8], [UInt8], EncodeStatistics) {
@@ -34,11 +32,11 @@ import Testing
                       codes: codes.baseAddress, scales: scales.baseAddress)
                     if together {
                       nb_region_store_rows(
-                        nb_level(level), &region, Int32(token), Int32(count), rows, Int64(stride), 0.3, &statistics)
+                        level, &region, Int32(token), Int32(count), rows, Int64(stride), 0.3, &statistics)
                     } else {
                       for row in 0..<count {
                         nb_region_store(
-                          nb_level(level), &region, Int32(token + row), rows + row * stride, 0.3, &statistics)
+                          level, &region, Int32(token + row), rows + row * stride, 0.3, &statistics)
                       }
                     }
                   }
@@ -48,7 +46,8 @@ import Testing
             }
             let (one, all) = (stored(together: false), stored(together: true))
             #expect(
-              one == all, "\(recipe.name) kind \(kind) dimension \(dimension) tokens \(token) + \(count) level \(level)"
+              one == all,
+              "\(recipe.name) kind \(kind) dimension \(dimension) tokens \(token) + \(count) level \(level.rawValue)"
             )
           }
         }

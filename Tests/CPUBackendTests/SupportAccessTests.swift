@@ -112,7 +112,7 @@ import Testing
     let row = try Self.row(phase, .gqa)
     let layout = CacheLayout.mha(
       try MHALayout(kvHeadCount: 1, headDimension: 64, pageSize: 16, recipeK: recipe, recipeV: recipe))
-    for level in AttentionFixture.levels {
+    for level in supportedLevels {
       for heads in [1, 4, 5, 8] {
         let seen = try Self.look(layout, level: level, tokens: Self.tokens(phase), heads: heads)
         let claimed = try #require(row.access(to: recipe, on: Self.device(level), groupSize: heads))
@@ -127,7 +127,7 @@ import Testing
     let row = try Self.row(phase, .mla)
     let layout = CacheLayout.mla(
       try MLALayout(latentDimension: 64, ropeDimension: 32, pageSize: 16, recipeLatent: recipe, recipeRope: .bf16))
-    for level in AttentionFixture.levels {
+    for level in supportedLevels {
       for heads in [1, 8] {
         let seen = try Self.look(layout, level: level, tokens: Self.tokens(phase), heads: heads)
         let claimed = try #require(row.access(to: recipe, on: Self.device(level), groupSize: heads))
@@ -142,7 +142,7 @@ import Testing
     let row = try Self.row(phase, .mla)
     let layout = CacheLayout.mla(
       try MLALayout(latentDimension: 64, ropeDimension: 32, pageSize: 16, recipeLatent: .nvfp4, recipeRope: recipe))
-    for level in AttentionFixture.levels {
+    for level in supportedLevels {
       let seen = try Self.look(layout, level: level, tokens: Self.tokens(phase), heads: 4, ropeValue: 3)
       let claimed = try #require(row.access(to: recipe, on: Self.device(level), groupSize: 4, isRope: true))
       let isDecoded = if case .workspace = claimed { true } else { false }

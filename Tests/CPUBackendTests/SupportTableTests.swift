@@ -50,7 +50,7 @@ import Testing
           layout: try Self.layout(row.kind, recipe, dimension: dimension), queryHeads: 4,
           sequences: Self.sequences(row.phase))
         let expected = fixture.run(ReferenceAttention())
-        for level in row.backend == "cpu" ? AttentionFixture.levels : [nb_level_active()] {
+        for level in row.backend == "cpu" ? supportedLevels : [nb_level_active()] {
           let subject = Self.subject(row.kind, recipe, dimension: dimension, level: level)
           let answer = try SupportRegistry.standard.support(of: row.backend, for: row.phase, subject)
           guard answer.isSupported else {
@@ -61,7 +61,7 @@ import Testing
             row.backend == "cpu" ? FastAttention(workers: workers, level: level) : ReferenceAttention()
           let error = relativeError(fixture.run(backend), expected)
           #expect(
-            error <= 3e-3, "\(row.backend) \(row.phase) \(row.kind) \(recipe) at level \(level.rawValue): \(error)")
+            error <= 1e-5, "\(row.backend) \(row.phase) \(row.kind) \(recipe) at level \(level.rawValue): \(error)")
         }
       }
     }

@@ -1,15 +1,18 @@
 import Checkpoints
+import TestSupport
 import Testing
 
 @Suite struct CheckpointTests {
-  let directory = TemporaryDirectory()
+  let directory: TemporaryFolder
   let config = #"""
     {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8,
      "vocab_size": 4, "max_position_embeddings": 16, "num_attention_heads": 2, "eos_token_id": 3}
     """#
 
+  init() throws { directory = try TemporaryFolder() }
+
   @Test func readsTheShippedModel() throws {
-    let checkpoint = try Checkpoint(directory: shippedModel("tiny-qwen3"))
+    let checkpoint = try Checkpoint(directory: Repository.model("tiny-qwen3"))
     #expect(checkpoint.configuration.architecture == .qwen3)
     #expect(checkpoint.tensorNames.count == 68)
     #expect(checkpoint.generation.eosTokenIDs == [4095, 4093])
@@ -20,12 +23,12 @@ import Testing
   }
 
   @Test func readsShards() throws {
-    directory.write("config.json", config)
-    directory.write(
+    try directory.write("config.json", config)
+    try directory.write(
       "a.safetensors", tensorFile(header: #"{"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#, dataBytes: 2))
-    directory.write(
+    try directory.write(
       "b.safetensors", tensorFile(header: #"{"y":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#, dataBytes: 3))
-    directory.write(
+    try directory.write(
       "model.safetensors.index.json", #"{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}"#)
     let checkpoint = try Checkpoint(directory: directory.path)
     #expect(checkpoint.tensorNames == ["x", "y"])
@@ -46,19 +49,19 @@ import Testing
     (#"{"weight_map": {"x": "missing.safetensors"}}"#, "No such file"),
     (#"{"weight_map": []}"#, "no 'weight_map'"), ("{}", "no 'weight_map'"), ("", "JSON ends"),
   ])
-  func refusesABadIndex(index: String, expected: String) {
-    directory.write("config.json", config)
-    directory.write(
+  func refusesABadIndex(index: String, expected: String) throws {
+    try directory.write("config.json", config)
+    try directory.write(
       "a.safetensors", tensorFile(header: #"{"x":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#, dataBytes: 2))
-    directory.write("model.safetensors.index.json", index)
+    try directory.write("model.safetensors.index.json", index)
     let error = #expect(throws: CheckpointError.self) { try Checkpoint(directory: directory.path) }
     #expect(error?.description.contains(expected) == true, "\(error?.description ?? "")")
   }
 
-  @Test func missingFilesAreNamed() {
+  @Test func missingFilesAreNamed() throws {
     let missing = #expect(throws: CheckpointError.self) { try Checkpoint(directory: "/no/such/model") }
     #expect(missing?.description == "can't read /no/such/model/config.json: No such file or directory")
-    directory.write("config.json", config)
+    try directory.write("config.json", config)
     let empty = #expect(throws: CheckpointError.self) { try Checkpoint(directory: directory.path) }
     #expect(empty?.description.contains("found neither") == true)
   }

@@ -5,13 +5,15 @@ import TestSupport
 import Testing
 
 @Suite struct KVScaleSetTests {
-  let directory = TemporaryDirectory()
+  let directory: TemporaryFolder
+
+  init() throws { directory = try TemporaryFolder() }
 
   /// A checkpoint whose only tensors are F32 scales.
   func checkpoint(_ scales: [(String, [Float])], config: JSONValue = [:]) throws -> Checkpoint {
     var object = try JSONValue.parse(ModelConfigurationTests.llama).objectValue ?? JSONObject()
     for (key, value) in config.objectValue ?? JSONObject() { object[key] = value }
-    directory.write("config.json", JSONValue.object(object).serialized())
+    try directory.write("config.json", JSONValue.object(object).serialized())
     var writer = try SafetensorsWriter(
       path: "\(directory.path)/model.safetensors",
       tensors: scales.map { .init(name: $0.0, dtype: .float32, shape: $0.1.count == 1 ? [] : [$0.1.count]) })
@@ -75,7 +77,7 @@ import Testing
   }
 
   @Test func readsOurOwnFileAndWritesItBack() throws {
-    let path = directory.write(
+    let path = try directory.write(
       "kv_scales.json",
       #"{"format": "kv_scales", "version": 1, "convention": "amax", "headroom": 1.5, "layers": {"0": {"k": 12.5, "v": 3}, "4": {"k": 9}}}"#
     )
@@ -87,7 +89,7 @@ import Testing
   }
 
   @Test func readsTheParameterFileOfOtherEngines() throws {
-    let path = directory.write(
+    let path = try directory.write(
       "scales.json",
       #"{"model_type": "llama", "kv_cache": {"dtype": "float8_e4m3fn", "scaling_factor": {"0": {"0": 0.1, "1": 0.2}}}}"#
     )
@@ -106,8 +108,8 @@ import Testing
     (#"{"kv_cache": {"dtype": "x", "scaling_factor": {"0": {}, "1": {}}}}"#, "2 ranks"),
     (#"{"layers": {"0": {"k": 1e999}}}"#, "too large for a double"),
   ])
-  func refusesOtherSchemas(text: String, expected: String) {
-    let path = directory.write("bad.json", text)
+  func refusesOtherSchemas(text: String, expected: String) throws {
+    let path = try directory.write("bad.json", text)
     let error = #expect(throws: CheckpointError.self) { try KVScaleSet(contentsOf: path) }
     #expect(error?.description.contains(expected) == true, "\(error?.description ?? "")")
   }

@@ -67,7 +67,7 @@ import Testing
   }
 
   @Test func readsTheQwens() throws {
-    let shipped = try ModelConfiguration(directory: shippedModel("tiny-qwen3"))
+    let shipped = try ModelConfiguration(directory: Repository.model("tiny-qwen3"))
     #expect(shipped.qkNorm && shipped.headDimension == 64 && shipped.tieWordEmbeddings && shipped.layerCount == 6)
     // Qwen2 files don't say that queries, keys and values have biases, and carry a window that is switched off.
     let qwen2 = try Self.altered([
@@ -170,10 +170,10 @@ import Testing
       try algorithm([
         "quant_method": "quark", "layer_quant_config": ["*k_proj": ["output_tensors": ["dtype": "fp8_e4m3"]]],
       ]) == .fp8)
-    let directory = TemporaryDirectory()
-    directory.write("config.json", Self.llama)
+    let directory = try TemporaryFolder()
+    try directory.write("config.json", Self.llama)
     #expect(try ModelConfiguration(directory: directory.path).quantization == nil)
-    directory.write(
+    try directory.write(
       "hf_quant_config.json",
       #"{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8"}}"#)
     let read = try ModelConfiguration(directory: directory.path).quantization

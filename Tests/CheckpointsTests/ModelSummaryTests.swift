@@ -1,10 +1,11 @@
 import Checkpoints
 import KVQuantization
+import TestSupport
 import Testing
 
 @Suite struct ModelSummaryTests {
   @Test func describesTheShippedModel() throws {
-    let summary = try ModelSummary(Checkpoint(directory: shippedModel("tiny-qwen3")))
+    let summary = try ModelSummary(Checkpoint(directory: Repository.model("tiny-qwen3")))
     #expect(summary.parameterCount == 11_605_632)
     #expect(summary.byteCount == 2 * summary.parameterCount && summary.tensorCount == 68)
     // 6 layers x 2 heads x (64 keys + 64 values).

@@ -3,7 +3,9 @@ import TestSupport
 import Testing
 
 @Suite struct SafetensorsTests {
-  let directory = TemporaryDirectory()
+  let directory: TemporaryFolder
+
+  init() throws { directory = try TemporaryFolder() }
 
   @Test func writesAndReadsBack() throws {
     let path = "\(directory.path)/a.safetensors"
@@ -71,7 +73,7 @@ import Testing
     (String(repeating: #"{"a":"#, count: 40), 0, "deeper than 16"),
   ])
   func refusesAHeaderThatLies(header: String, dataBytes: Int, expected: String) throws {
-    let path = directory.write("bad.safetensors", tensorFile(header: header, dataBytes: dataBytes))
+    let path = try directory.write("bad.safetensors", tensorFile(header: header, dataBytes: dataBytes))
     let error = #expect(throws: CheckpointError.self) { try SafetensorsFile(path: path) }
     #expect(error?.description.contains(expected) == true, "\(error?.description ?? "")")
   }
@@ -81,12 +83,13 @@ import Testing
       (UInt64.max, "more than the limit"), (100_000_001, "more than the limit"), (99_999_999, "only 10"),
       (3, "only 10"), (0, "not readable"),
     ] {
-      let path = directory.write("length.safetensors", tensorFile(header: "{}", dataBytes: 0, claimedLength: length))
+      let path = try directory.write(
+        "length.safetensors", tensorFile(header: "{}", dataBytes: 0, claimedLength: length))
       let error = #expect(throws: CheckpointError.self) { try SafetensorsFile(path: path) }
       #expect(error?.description.contains(expected) == true, "\(error?.description ?? "")")
     }
     for bytes in [[], [1, 2, 3]] as [[UInt8]] {
-      let path = directory.write("short.safetensors", bytes)
+      let path = try directory.write("short.safetensors", bytes)
       #expect(throws: CheckpointError.self) { try SafetensorsFile(path: path) }
     }
   }

@@ -1,29 +1,19 @@
 import JSON
+import TestSupport
 import Testing
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 @Suite struct AccuracyTests {
-  static let problems = "\(repository)/Evaluation/word_problems.jsonl"
-  static let text = "\(repository)/Evaluation/text.jsonl"
+  static let problems = "\(Repository.path)/Evaluation/word_problems.jsonl"
+  static let text = "\(Repository.path)/Evaluation/text.jsonl"
 
   /// An exact cache has no divergence; four bits have some.
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"]) func comparesRecipes(model: String) throws {
-    let folder = try Command.scratchFolder()
-    let problem = "\(folder)/problem.jsonl"
-    defer {
-      unlink(problem)
-      rmdir(folder)
-    }
-    try Command.write(
-      #"{"prompt": "Mia has 3 coins. Leo gives Mia 4 more. How many coins does Mia have now?", "answer": "7"}"#,
-      to: problem)
+    let folder = try TemporaryFolder()
+    let problem = try folder.write(
+      "problem.jsonl",
+      #"{"prompt": "Mia has 3 coins. Leo gives Mia 4 more. How many coins does Mia have now?", "answer": "7"}"#)
     let run = try Command.run([
-      "bench", "accuracy", "--json", "--model", "\(repository)/Models/\(model)", "--text", Self.text, "--problems",
+      "bench", "accuracy", "--json", "--model", Repository.model(model), "--text", Self.text, "--problems",
       problem, "--limit", "1", "--text-tokens", "24", "--max-tokens", "40", "--recipes", "f32,nvfp4,bf16/mxfp4",
       "--threads", "1",
     ])
@@ -57,18 +47,14 @@ import Testing
 
   /// Scales with headroom are written and found again.
   @Test func calibratesWithHeadroom() throws {
-    let folder = try Command.scratchFolder()
-    let path = "\(folder)/scales.json"
-    defer {
-      unlink(path)
-      rmdir(folder)
-    }
-    let model = "\(repository)/Models/tiny-qwen3"
+    let folder = try TemporaryFolder()
+    let path = folder.file("scales.json")
+    let model = Repository.model("tiny-qwen3")
     let run = try Command.run([
       "calibrate", model, "--max-tokens", "20", "--headroom", "1.5", "--output", path, "--threads", "1",
     ])
     #expect(run.status == 0, "\(run.errors)")
-    let written = try JSONValue.parse(bytes: Array(try Command.read(path).utf8))
+    let written = try JSONValue.parse(bytes: Array(try readText(path).utf8))
     #expect(written["headroom"]?.doubleValue == 1.5)
     let amax = try #require(written["layers"]?["0"]?["k"]?.doubleValue)
     let plan = try Command.run(["generate", "--dry-run", "--json", "--kv-cache-scales", path, "Mia has 3 coins."])

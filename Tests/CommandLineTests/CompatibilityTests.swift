@@ -1,11 +1,5 @@
-import JSON
+import TestSupport
 import Testing
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// What works with what, asked on the command line.
 @Suite struct CompatibilityTests {
@@ -23,7 +17,7 @@ import Testing
     }
   }
 
-  private static let deepSeek = "\(repository)/Models/tiny-deepseek-v3"
+  private static let deepSeek = Repository.model("tiny-deepseek-v3")
 
   static let cases = [
     Case(["backends", "--why", "kv=nvfp4"], 0, ["this works on cpu", "prefill on cpu", "keys in nvfp4"]),
@@ -60,19 +54,15 @@ import Testing
 
   /// An SVG is drawn with a bar for each side of each layer.
   @Test func calibrationIsDrawn() throws {
-    let folder = try Command.scratchFolder()
-    let path = "\(folder)/ranges.svg"
-    defer {
-      unlink(path)
-      rmdir(folder)
-    }
+    let folder = try TemporaryFolder()
+    let path = folder.file("ranges.svg")
     let run = try Command.run([
       "calibrate", Self.deepSeek, "--dry-run", "--max-tokens", "24", "--svg", path, "--threads", "1",
     ])
     #expect(run.status == 0, "\(run.errors)")
     let lines = run.output.split(separator: "\n")
     #expect(lines.count == 1 + 2 * 6 && lines[0].hasPrefix("layer  side    amax"))
-    let svg = try Command.read(path)
+    let svg = try readText(path)
     #expect(svg.hasPrefix("<svg ") && svg.hasSuffix("</svg>\n"))
     // Four marks a side, and the legend's two.
     #expect(svg.split(separator: "<rect x=").count - 1 == 4 * 2 * 6 + 2)

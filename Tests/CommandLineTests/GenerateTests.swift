@@ -48,8 +48,7 @@ import Testing
   @Test func chatKeepsItsHistory() throws {
     let run = try Command.run(
       ["chat", "--kv-cache-dtype", "bf16"],
-      input:
-        "\(Self.question)\nhello\n/stats\n/nonsense\n/quit\n")
+      input: Array("\(Self.question)\nhello\n/stats\n/nonsense\n/quit\n".utf8))
     #expect(run.status == 0)
     #expect(run.output.hasPrefix("Mia starts with 24 coins.\n24 + 18 = 42\n"))
     #expect(run.errors.contains("of them from the cache"))
@@ -101,13 +100,16 @@ import Testing
   }
 
   @Test func promptThatIsNotText() throws {
-    let run = try Command.run(["generate", "-"], input: "\u{FFFD}")
-    #expect(run.status == 0)
+    let run = try Command.run(["generate", "-"], input: [0x4D, 0xFF, 0x61])
+    #expect(run.status == 65 && run.output.isEmpty)
+    #expect(run.errors.contains("expected standard input to be UTF-8 text"), "\(run.errors)")
+    // The replacement character itself is text.
+    #expect(try Command.run(["generate", "-", "-n", "1"], input: Array("\u{FFFD}".utf8)).status == 0)
   }
 
   /// A prompt longer than the context is refused with both numbers.
   @Test func promptLongerThanTheContext() throws {
-    let run = try Command.run(["generate", "-"], input: String(repeating: "coin ", count: 9000))
+    let run = try Command.run(["generate", "-"], input: Array(String(repeating: "coin ", count: 9000).utf8))
     #expect(run.status == 65)
     #expect(run.errors.contains("8192"))
   }

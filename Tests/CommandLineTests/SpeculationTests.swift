@@ -1,15 +1,10 @@
 import JSON
+import TestSupport
 import Testing
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// Drafts from the command line.
 @Suite struct SpeculationTests {
-  static let model = "\(repository)/Models/tiny-deepseek-v3"
+  static let model = Repository.model("tiny-deepseek-v3")
   static let mtp = ["--speculative-algorithm", "mtp"]
   static let problem =
     "There are 5 badges on the table in front of Tara. Vic gives Tara 6 more. How many badges does Tara have now?"
@@ -50,7 +45,7 @@ import Testing
   ])
   func refusesRecipesOfNothing(model: String, flags: [String], sentence: String) throws {
     for command in [["generate", "hello"], ["logits", "--tokens", "1 2", "--output", "/dev/null"]] {
-      let run = try Command.run(command + ["--model", "\(repository)/Models/\(model)"] + flags)
+      let run = try Command.run(command + ["--model", Repository.model(model)] + flags)
       #expect(run.status == 64 && run.errors.contains(sentence), "\(run.errors)")
     }
     let same = try Command.run(
@@ -59,18 +54,14 @@ import Testing
   }
 
   @Test func refusesModelsWithoutALayerForIt() throws {
-    let run = try Command.run(["generate", "--model", "\(repository)/Models/tiny-qwen3", "hello"] + Self.mtp)
-    #expect(run.status != 0 && run.errors.contains("speculative decoding"), "\(run.errors)")
+    let run = try Command.run(["generate", "--model", Repository.model("tiny-qwen3"), "hello"] + Self.mtp)
+    #expect(run.status == 65 && run.errors.contains("expected DeepSeek-V3 with a layer for it"), "\(run.errors)")
   }
 
   /// A prefix saved with drafts goes on with drafts, and says why it doesn't go on without.
   @Test func savedPrefixes() throws {
-    let folder = try Command.scratchFolder()
-    let file = "\(folder)/prefix.kv"
-    defer {
-      unlink(file)
-      rmdir(folder)
-    }
+    let folder = try TemporaryFolder()
+    let file = folder.file("prefix.kv")
     let flags = ["--model", Self.model, "--threads", "1"]
     let saved = try Command.run(["cache", "save", file, "One two three four five"] + flags + Self.mtp)
     #expect(
@@ -78,17 +69,12 @@ import Testing
     let loaded = try Command.run(["cache", "load", file, " six", "--max-tokens", "4"] + flags + Self.mtp)
     #expect(loaded.status == 0 && loaded.errors.contains("of them from the cache"), "\(loaded.errors)")
     let plain = try Command.run(["cache", "load", file, " six", "--max-tokens", "4"] + flags)
-    #expect(plain.status != 0 && plain.errors.contains("draft_"), "\(plain.errors)")
+    #expect(plain.status == 65 && plain.errors.contains("draft_"), "\(plain.errors)")
   }
 
   @Test func measuresWhatDraftsBring() throws {
-    let folder = try Command.scratchFolder()
-    let problems = "\(folder)/problems.jsonl"
-    defer {
-      unlink(problems)
-      rmdir(folder)
-    }
-    try Command.write(#"{"prompt": "\#(Self.problem)", "answer": "11"}"#, to: problems)
+    let folder = try TemporaryFolder()
+    let problems = try folder.write("problems.jsonl", #"{"prompt": "\#(Self.problem)", "answer": "11"}"#)
     let run = try Command.run([
       "bench", "speculation", "--model", Self.model, "--problems", problems, "--recipes", "nvfp4/fp8_e4m3", "--drafts",
       "1", "3", "--rounds", "1", "--max-tokens", "40", "--threads", "1", "--json",

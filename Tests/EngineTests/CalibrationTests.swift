@@ -1,20 +1,15 @@
 import Checkpoints
 import Engine
 import KVQuantization
+import TestSupport
 import Testing
 
 @Suite struct CalibrationTests {
-  static let models: String = {
-    var parts = #filePath.split(separator: "/", omittingEmptySubsequences: false)
-    parts.removeLast(3)
-    return parts.joined(separator: "/") + "/Models"
-  }()
-
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"])
   func rangesAreOrderedAndBecomeScales(model: String) throws {
     let drafts = model == "tiny-deepseek-v3" ? 1 : 0
     let runtime = try ModelRuntime(
-      directory: "\(Self.models)/\(model)", threadCount: 1, speculation: drafts > 0 ? try Speculation() : nil)
+      directory: Repository.model(model), threadCount: 1, speculation: drafts > 0 ? try Speculation() : nil)
     let layerCount = runtime.model.layerCount + drafts
     let calibration = try Calibration(runtime: runtime, tokens: (0..<90).map { Int32($0 * 37 % 4000) }, headroom: 1.5)
     #expect(calibration.tokenCount == 90)
@@ -46,14 +41,14 @@ import Testing
   }
 
   @Test func refusesNoText() throws {
-    let runtime = try ModelRuntime(directory: "\(Self.models)/tiny-qwen3", threadCount: 1)
+    let runtime = try ModelRuntime(directory: Repository.model("tiny-qwen3"), threadCount: 1)
     #expect(throws: EngineError.emptyPrompt) { try Calibration(runtime: runtime, tokens: []) }
   }
 
   /// The shipped models carry scales of every layer, those for multi-token prediction included, and automatic resolution finds them.
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"])
   func shippedScales(model: String) throws {
-    let checkpoint = try Checkpoint(directory: "\(Self.models)/\(model)")
+    let checkpoint = try Checkpoint(directory: Repository.model(model))
     let found = try #require(try KVScaleSet.found(for: checkpoint))
     #expect(found.layers.count == checkpoint.configuration.layerCount + checkpoint.configuration.nextnLayerCount)
     #expect(found.source.hasSuffix("kv_scales.json"))

@@ -72,7 +72,7 @@ import Testing
     let quiet = try makeEngine(failingToken: 63, try configure(chunk: 4096, sharesPrefixes: false))
     let engine = try makeEngine(
       failingToken: 63, try configure(poolTokens: 272, chunk: 24, running: 12, policy: policy, swap: swap))
-    let path = "/tmp/nibble-chaos-\(UInt64.random(in: 0...UInt64.max))"
+    let folder = try TemporaryFolder()
 
     let seen = try await withThrowingTaskGroup(of: (Int, [Outcome]?).self) { group in
       for (index, client) in clients.enumerated() {
@@ -81,8 +81,9 @@ import Testing
       group.addTask {
         for index in 0..<10 {
           do {
-            try await engine.save(prefix: .tokens(prompt(index % 6, length: 40, vocabulary: 32)), to: path)
-            try await engine.load(from: path)
+            let file = folder.file("prefix")
+            try await engine.save(prefix: .tokens(prompt(index % 6, length: 40, vocabulary: 32)), to: file)
+            try await engine.load(from: file)
           } catch EngineError.notCached {}  // evicted between computing and saving
           catch PagedCacheError.outOfPages {}  // no room to load
         }
@@ -91,7 +92,6 @@ import Testing
       return try await group.reduce(into: [Int: [Outcome]]()) { if let outcomes = $1.1 { $0[$1.0] = outcomes } }
     }
     try await engine.checkIntegrity()
-    _ = removeFile(path)
 
     var completed = 0
     for (index, client) in clients.enumerated() {

@@ -210,9 +210,9 @@ extension Engine {
 
   /// Runs requests at the same time.
   func outcomes(ofAll requests: [Request]) async throws -> [Outcome] {
-    let streams = requests.map { (generate($0), $0.choiceCount) }
+    let streams = requests.map { generate($0) }
     var all: [Outcome] = []
-    for (stream, _) in streams {
+    for stream in streams {
       var outcome = Outcome()
       for try await event in stream {
         switch event {

@@ -6,6 +6,7 @@ import KVQuantization
 import ModelFamilies
 import Operators
 import PagedCache
+import TestSupport
 import Testing
 import TextCodec
 
@@ -18,53 +19,36 @@ import TextCodec
 /// The bug of record: a checkpoint's k_scale and v_scale, calibrated for an FP8 cache, applied to another cache divide every
 /// score by 16 to 50 and the model babbles. With the gate they change nothing but how values are stored.
 @Suite struct KVScaleTests {
-  static func shippedModel(_ name: String) -> String {
-    String(#filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }) + "/Models/\(name)"
-  }
-
   /// A shipped model with scales of 0.06 on every layer, as ModelOpt writes them for an FP8 cache.
-  final class ScaledCheckpoint {
-    let path: String
-    private let files = [
-      "config.json", "tokenizer.json", "weights.safetensors", "scales.safetensors", "kv_scales.json",
-    ]
+  struct ScaledCheckpoint {
+    private let folder: TemporaryFolder
+    var path: String { folder.path }
 
     init(_ model: String, algorithm: String = "FP8", scale: Float = 0.06) throws {
-      var generator = SystemRandomNumberGenerator()
-      path = "/tmp/nibble-scales-\(getpid())-\(generator.next())"
-      mkdir(path, 0o755)
-      let source = KVScaleTests.shippedModel(model)
-      symlink("\(source)/tokenizer.json", "\(path)/tokenizer.json")
-      symlink("\(source)/model.safetensors", "\(path)/weights.safetensors")
+      folder = try TemporaryFolder()
+      let source = Repository.model(model)
+      symlink("\(source)/tokenizer.json", folder.file("tokenizer.json"))
+      symlink("\(source)/model.safetensors", folder.file("weights.safetensors"))
       var config = try JSONValue.parse(contentsOf: "\(source)/config.json").objectValue ?? JSONObject()
       config["quantization_config"] = ["quant_method": "modelopt", "kv_cache_quant_algo": .string(algorithm)]
-      write("config.json", JSONValue.object(config).serialized())
+      try write("config.json", .object(config))
       let layers = config["num_hidden_layers"]?.intValue ?? 0
       let names = (0..<layers).flatMap { layer in
         ["k_proj.k_scale", "v_proj.v_scale"].map { "model.layers.\(layer).self_attn.\($0)" }
       }
       var writer = try SafetensorsWriter(
-        path: "\(path)/scales.safetensors", tensors: names.map { .init(name: $0, dtype: .float32, shape: []) })
+        path: folder.file("scales.safetensors"), tensors: names.map { .init(name: $0, dtype: .float32, shape: []) })
       for _ in names { try withUnsafeBytes(of: scale) { try writer.append($0) } }
       try writer.finish()
       var map = JSONObject()
-      for name in try SafetensorsFile(path: "\(path)/weights.safetensors").tensorNames {
+      for name in try SafetensorsFile(path: folder.file("weights.safetensors")).tensorNames {
         map[name] = "weights.safetensors"
       }
       for name in names { map[name] = "scales.safetensors" }
-      write("model.safetensors.index.json", JSONValue.object(JSONObject([("weight_map", .object(map))])).serialized())
+      try write("model.safetensors.index.json", ["weight_map": .object(map)])
     }
 
-    func write(_ name: String, _ text: String) {
-      guard let file = fopen("\(path)/\(name)", "w") else { return }
-      fputs(text, file)
-      fclose(file)
-    }
-
-    deinit {
-      for name in files + ["model.safetensors.index.json"] { unlink("\(path)/\(name)") }
-      rmdir(path)
-    }
+    func write(_ name: String, _ value: JSONValue) throws { try folder.write(name, value.serialized()) }
   }
 
   /// Logits of every token of a prompt, with the scales that the gate lets through.
@@ -98,7 +82,7 @@ import TextCodec
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"])
   func scalesOfAnFP8CacheChangeOnlyHowValuesAreStored(model: String) throws {
     let scaled = try ScaledCheckpoint(model)
-    let plain = Self.shippedModel(model)
+    let plain = Repository.model(model)
     let exact = try Self.logits(plain, CacheRecipes(.bf16)).values
     let ignored = try Self.logits(scaled.path, CacheRecipes(.bf16))
     #expect(ignored.values == exact, "a bf16 cache must not notice the scales")
@@ -127,7 +111,7 @@ import TextCodec
     #expect(try resolve(KVScaleRequest(source: .none)).layers == Array(repeating: .one, count: 6))
     let taken = try resolve(KVScaleRequest(), .fp8E4M3)
     #expect(taken.layers.first?.key == 0.06 && taken.warnings.count == 1)
-    open.write("kv_scales.json", #"{"convention": "amax", "layers": {"0": {"k": 2688, "v": 1344}}}"#)
+    try open.write("kv_scales.json", ["convention": "amax", "layers": ["0": ["k": 2688, "v": 1344]]])
     let file = try resolve(KVScaleRequest(source: .file("\(open.path)/kv_scales.json")))
     #expect(file.layers.first == DecodeScales(key: 1, value: 0.5) && file.warnings.count == 1)
     #expect(throws: CheckpointError.self) { try resolve(KVScaleRequest(source: .file("/no/such/file"))) }
@@ -136,9 +120,8 @@ import TextCodec
   /// kv_scales.json beside a model is found where the checkpoint itself has no scales.
   @Test func aFileBesideTheModelIsFound() throws {
     let scaled = try ScaledCheckpoint("tiny-qwen3")
-    scaled.write(
-      "model.safetensors.index.json", #"{"weight_map": {"model.norm.weight": "weights.safetensors"}}"#)
-    scaled.write("kv_scales.json", #"{"convention": "amax", "layers": {"5": {"k": 448, "v": 896}}}"#)
+    try scaled.write("model.safetensors.index.json", ["weight_map": ["model.norm.weight": "weights.safetensors"]])
+    try scaled.write("kv_scales.json", ["convention": "amax", "layers": ["5": ["k": 448, "v": 896]]])
     let found = try KVScaleRequest().resolve(
       try Checkpoint(directory: scaled.path), recipes: CacheRecipes(.fp8E4M3), layerCount: 6)
     #expect(found.layers[5] == DecodeScales(key: 1, value: 2) && found.layers[0] == .one)

@@ -1,14 +1,6 @@
 import Engine
 import Testing
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
-func removeFile(_ path: String) -> Bool { unlink(path) == 0 }
-
 /// Waits until a condition on the engine's statistics holds.
 private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Bool) async throws -> Bool {
   for _ in 0..<2000 {

@@ -2,6 +2,7 @@ import CPUBackend
 import Engine
 import KVQuantization
 import ModelFamilies
+import TestSupport
 import Testing
 
 #if canImport(Glibc)
@@ -12,15 +13,14 @@ import Testing
 
 /// Checkpoints for tests: the two that ship, and small random ones that unoptimised kernels are fast enough for.
 enum TestModels {
-  private static let repository = String(#filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 })
-
   /// Grouped-query attention; latent attention with experts.
   static let shipped = ["tiny-qwen3", "tiny-deepseek-v3"]
   /// The same kinds of models.
   static let small = ["qwen3", "deepseek-v2-lite"]
 
   static func directory(_ model: String) -> String {
-    repository + (shipped.contains(model) ? "/Models/" : "/Tests/ModelFamiliesTests/Resources/") + model
+    shipped.contains(model)
+      ? Repository.model(model) : "\(Repository.resources(of: "ModelFamiliesTests"))/\(model)"
   }
 }
 

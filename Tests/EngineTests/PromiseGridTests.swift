@@ -1,11 +1,6 @@
 import Engine
+import TestSupport
 import Testing
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// The promises with real models: tokens and logits of a request are the same bits whatever surrounds it.
 @Suite struct PromiseGridTests {
@@ -51,13 +46,12 @@ import Testing
 
   /// A prompt saved in one process and loaded in another gives what the first process gives.
   @Test func aSavedPromptIsItselfInAnotherProcess() async throws {
-    let folder = "/tmp/nibble-grid-\(UInt64.random(in: 0...UInt64.max))"
-    #expect(mkdir(folder, 0o700) == 0)
+    let folder = try TemporaryFolder()
     var outcomes: [[Outcome]] = []
     for (index, cell) in PromiseCell.all.enumerated() {
       let engine = try cell.engine()
       for (place, probe) in try cell.probes().enumerated() {
-        try await engine.save(prefix: probe.prompt, to: "\(folder)/\(index)-\(place)")
+        try await engine.save(prefix: probe.prompt, to: folder.file("\(index)-\(place)"))
       }
       await engine.shutDown()
       outcomes.append(try await cell.quietOutcomes())
@@ -65,7 +59,7 @@ import Testing
     let tokens = outcomes.map { $0.map(\.tokens) }
     let digests = outcomes.map { $0.map(\.digests) }
     await #expect(processExitsWith: .success) {
-      [folder = folder as String, expected = tokens as [[[Int32]]], digests = digests as [[[UInt64]]]] in
+      [folder = folder.path as String, expected = tokens as [[[Int32]]], digests = digests as [[[UInt64]]]] in
       for (index, cell) in PromiseCell.all.enumerated() {
         // One prompt's pages at a time, so that no other can help.
         for (place, probe) in try cell.probes().enumerated() {
@@ -80,9 +74,6 @@ import Testing
         }
       }
     }
-    for (index, cell) in PromiseCell.all.enumerated() {
-      for place in try cell.probes().indices { #expect(removeFile("\(folder)/\(index)-\(place)")) }
-    }
-    #expect(rmdir(folder) == 0)
+    withExtendedLifetime(folder) {}
   }
 }

@@ -1,4 +1,6 @@
 import Engine
+import PagedCache
+import TestSupport
 import Testing
 
 /// A request's tokens and logits don't depend on what else happens, shown with a model that notices every wrong byte.
@@ -66,7 +68,8 @@ import Testing
   }
 
   @Test func aSavedPrefixChangesNothing() async throws {
-    let path = "/tmp/nibble-engine-test-\(UInt64.random(in: 0...UInt64.max))"
+    let folder = try TemporaryFolder()
+    let path = folder.file("prefix")
     let ids = prompt(9, length: 75)
     let first = try makeEngine(try configure())
     let expected = try await first.outcome(of: try request(ids))
@@ -77,7 +80,8 @@ import Testing
     #expect(second.statistics().cachedPromptTokens == 74)
     try await second.checkIntegrity()
     let other = try makeEngine(fingerprint: "another", try configure())
-    await #expect(throws: (any Error).self) { try await other.load(from: path) }
-    #expect(removeFile(path))
+    await #expect(
+      throws: PagedCacheError.identityMismatch(path: path, field: "model", expected: "another", found: "fake")
+    ) { try await other.load(from: path) }
   }
 }

@@ -9,7 +9,7 @@ import Testing
 @Suite struct RunPlanTests {
   @Test(arguments: ["tiny-qwen3", "tiny-deepseek-v3"], [KVRecipe.bf16, .fp8E4M3, .nvfp4])
   func theEngineIsAsPlanned(name: String, recipe: KVRecipe) async throws {
-    let directory = KVScaleTests.shippedModel(name)
+    let directory = TestModels.directory(name)
     let isMLA = name == "tiny-deepseek-v3"
     let configuration = try EngineConfiguration(
       recipes: CacheRecipes(recipe), pageSize: 32, poolSize: .tokens(1000), contextLength: 500, threadCount: 1,

@@ -9,8 +9,6 @@ import Testing
 
 /// Engines over a small random DeepSeek-V3, with and without drafts.
 struct SpeculationRig: Sendable {
-  static let repository = String(#filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 })
-
   /// One draft layer, or two with "deepseek-v3-mtp2".
   var model = "deepseek-v3"
   var recipes = CacheRecipes(.nvfp4)
@@ -24,7 +22,7 @@ struct SpeculationRig: Sendable {
   var sharesPrefixes = true
   var pageSize = 16
 
-  var directory: String { Self.repository + "/Tests/ModelFamiliesTests/Resources/" + model }
+  var directory: String { TestModels.directory(model) }
 
   func model(drafts: Bool) throws -> any LanguageModel {
     let workers = WorkerPool(threadCount: 2)

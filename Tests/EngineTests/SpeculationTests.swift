@@ -2,6 +2,7 @@ import Checkpoints
 import Engine
 import KVQuantization
 import ModelFamilies
+import TestSupport
 import Testing
 
 /// Speculative decoding changes nothing but the number of steps: not a token, not a bit of the logits, not a byte of the cache.
@@ -108,8 +109,8 @@ import Testing
 
   /// Saved prefixes carry the draft layers' pages, and say so where they don't fit.
   @Test func savedPrefixesCarryDraftPages() async throws {
-    let path = "/tmp/nibble-speculation-\(UInt64.random(in: 0...UInt64.max)).kv"
-    defer { unlink(path) }
+    let folder = try TemporaryFolder()
+    let path = folder.file("prefix")
     let rig = SpeculationRig(model: "deepseek-v3-mtp2", draftRecipes: CacheRecipes(.mxfp4))
     let tokens = prompt(4, length: 45, vocabulary: 128)
     try await rig.engine(drafts: 2).save(prefix: .tokens(tokens), to: path)
@@ -135,7 +136,7 @@ import Testing
 
   /// The trained model guesses right most of the time.
   @Test func acceptsGoodDrafts() async throws {
-    let directory = SpeculationRig.repository + "/Models/tiny-deepseek-v3"
+    let directory = TestModels.directory("tiny-deepseek-v3")
     let configuration = try EngineConfiguration(
       recipes: CacheRecipes(.nvfp4), pageSize: 16, poolSize: .tokens(512), speculation: try Speculation())
     let loaded = try ModelRuntime(directory: directory, speculation: configuration.speculation)
@@ -167,9 +168,3 @@ import Testing
     #expect(throws: EngineError.self) { try Speculation(draftTokenCount: 0) }
   }
 }
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif

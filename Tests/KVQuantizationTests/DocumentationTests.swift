@@ -1,20 +1,10 @@
 import KVQuantization
+import TestSupport
 import Testing
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
 
 /// docs/kv-cache.md shows what the code does: its worked blocks, tables and figures are made here and must stand in the page as
 /// they are. `NIBBLE_UPDATE_DOCS=1 swift test --filter DocumentationTests` writes them into it.
 @Suite struct DocumentationTests {
-  static let path: String = {
-    let folders = #filePath.split(separator: "/", omittingEmptySubsequences: false)
-    return folders.dropLast(3).joined(separator: "/") + "/docs/kv-cache.md"
-  }()
-
   static let sections: [(name: String, make: @Sendable () throws -> String)] = [
     ("recipes", { KVRecipe.table(markdown: true) }),
     ("worked nvfp4", { try WorkedBlock.nvfp4() }),
@@ -30,17 +20,17 @@ import Testing
   ]
 
   @Test func generatedSectionsStandInThePage() throws {
-    var page = try #require(Page(path: Self.path))
+    var page = try GeneratedPage("kv-cache.md")
     for section in Self.sections {
       let made = try section.make()
       let found = try #require(page.section(section.name), "the page has no section '\(section.name)'")
-      if getenv("NIBBLE_UPDATE_DOCS") != nil {
+      if GeneratedPage.isUpdating {
         page.replace(section.name, with: made)
       } else {
         #expect(found == made, "section '\(section.name)' is out of date: NIBBLE_UPDATE_DOCS=1 swift test")
       }
     }
-    if getenv("NIBBLE_UPDATE_DOCS") != nil { #expect(page.write(to: Self.path)) }
+    if GeneratedPage.isUpdating { try page.write() }
   }
 
   /// The sizes that the format definition lists.
@@ -57,39 +47,5 @@ import Testing
     }
     let deepSeek = try #require(ModelSizes.models.first { $0.name == "DeepSeek-R1" })
     #expect(try deepSeek.bytesPerToken(.nvfp4, rope: .bf16) == 25_376)
-  }
-}
-
-/// A Markdown page with sections between `<!-- begin: NAME (...) -->` and `<!-- end: NAME -->`.
-private struct Page {
-  private var lines: [Substring]
-
-  init?(path: String) {
-    guard let file = fopen(path, "r") else { return nil }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65_536)
-    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { bytes += buffer[..<count] }
-    lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
-  }
-
-  private func range(_ name: String) -> Range<Int>? {
-    guard let begin = lines.firstIndex(where: { $0.hasPrefix("<!-- begin: \(name) (generated") }),
-      let end = lines.firstIndex(of: "<!-- end: \(name) -->"), begin < end
-    else { return nil }
-    return begin + 1..<end
-  }
-
-  func section(_ name: String) -> String? { range(name).map { lines[$0].map { $0 + "\n" }.joined() } }
-
-  mutating func replace(_ name: String, with text: String) {
-    guard let range = range(name) else { return }
-    lines.replaceSubrange(range, with: text.split(separator: "\n", omittingEmptySubsequences: false).dropLast())
-  }
-
-  func write(to path: String) -> Bool {
-    guard let file = fopen(path, "w") else { return false }
-    defer { fclose(file) }
-    return fputs(lines.joined(separator: "\n"), file) >= 0
   }
 }

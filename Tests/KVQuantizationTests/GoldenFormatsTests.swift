@@ -2,13 +2,11 @@ import CSIMD
 import Checkpoints
 import JSON
 import KVQuantization
+import TestSupport
 import Testing
 
 @Suite struct GoldenFormatsTests {
-  static let path: String = {
-    let here = #filePath
-    return here[..<(here.lastIndex(of: "/") ?? here.endIndex)] + "/Resources/golden_formats.json"
-  }()
+  static let path = Repository.resources(of: "KVQuantizationTests") + "/golden_formats.json"
 
   @Test func everyLevelMatchesTheGoldenFile() throws {
     let golden = try GoldenFormats(contentsOf: Self.path)

@@ -2,18 +2,8 @@ import LaunchRules
 import TestSupport
 import Testing
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// docs/check-launch.md shows what the rules answer. `NIBBLE_UPDATE_DOCS=1 swift test --filter LaunchDocumentationTests` writes it.
 @Suite struct LaunchDocumentationTests {
-  static let path =
-    #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
-    + "/docs/check-launch.md"
-
   /// Right and wrong ones: what, the line, MLA, compute capability, the verdict.
   static let launches: [(title: String, line: String, mla: Bool, capability: Int, word: String)] = [
     (
@@ -68,22 +58,15 @@ import Testing
   }
 
   @Test func thePageIsUpToDate() throws {
-    var lines = try #require(readText(Self.path)).split(separator: "\n", omittingEmptySubsequences: false).map(
-      String.init)
-    for (name, text) in [("launches", Self.launchText()), ("rules", SGLangVersion.table + "\n")] {
-      let begin = try #require(lines.firstIndex { $0.hasPrefix("<!-- begin: \(name) (generated") })
-      let end = try #require(lines.firstIndex(of: "<!-- end: \(name) -->"))
-      let made = text.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map(String.init)
-      if getenv("NIBBLE_UPDATE_DOCS") == nil {
-        #expect(
-          Array(lines[begin + 1..<end]) == made, "section '\(name)' is out of date: NIBBLE_UPDATE_DOCS=1 swift test")
+    var page = try GeneratedPage("check-launch.md")
+    for (name, made) in [("launches", Self.launchText()), ("rules", SGLangVersion.table + "\n")] {
+      let found = try #require(page.section(name), "the page has no section '\(name)'")
+      if GeneratedPage.isUpdating {
+        page.replace(name, with: made)
+      } else {
+        #expect(found == made, "section '\(name)' is out of date: NIBBLE_UPDATE_DOCS=1 swift test")
       }
-      lines.replaceSubrange(begin + 1..<end, with: made)
     }
-    if getenv("NIBBLE_UPDATE_DOCS") != nil {
-      let file = try #require(fopen(Self.path, "w"))
-      fputs(lines.joined(separator: "\n"), file)
-      fclose(file)
-    }
+    if GeneratedPage.isUpdating { try page.write() }
   }
 }

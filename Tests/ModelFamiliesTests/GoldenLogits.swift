@@ -4,6 +4,7 @@ import KVQuantization
 import ModelFamilies
 import Operators
 import PagedCache
+import TestSupport
 
 /// golden.safetensors: logits of transformers, written by tools/golden/logits.py.
 struct GoldenLogits {
@@ -28,14 +29,8 @@ struct GoldenLogits {
   let columns: [Int]
   private(set) var runs: [Run]
 
-  /// This folder.
-  static var resources: String { folder(of: #filePath) + "/Resources" }
-  /// The models that ship with the repository.
-  static var models: String { folder(of: folder(of: folder(of: #filePath))) + "/Models" }
-
-  private static func folder(of path: String) -> String {
-    String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
-  }
+  static let resources = Repository.resources(of: "ModelFamiliesTests")
+  static let models = Repository.path + "/Models"
 
   init(_ name: String) throws {
     let file = try SafetensorsFile(path: "\(Self.resources)/\(name)/golden.safetensors")

@@ -174,7 +174,6 @@ import Testing
 
   /// `nibble backends --markdown > docs/attention-backends.md` brings the page up to date.
   @Test func thePageIsUpToDate() throws {
-    let path = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(3).joined(separator: "/")
-    #expect(readText("\(path)/docs/attention-backends.md") == registry.page)
+    #expect(try readText("\(Repository.path)/docs/attention-backends.md") == registry.page)
   }
 }

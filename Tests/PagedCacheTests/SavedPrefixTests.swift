@@ -78,7 +78,7 @@ import Testing
       guard case PagedCacheError.identityMismatch(_, "kv_cache_dtype_k", "mxfp4", "nvfp4") = $0 else { return false }
       return true
     }
-    let bytes = try readFile(file)
+    let bytes = try readBytes(file)
     var random = SplitMix(seed: 3)
     for trial in 0..<400 {
       var changed = bytes
@@ -88,7 +88,7 @@ import Testing
         let limit = trial % 4 == 1 ? 60 : bytes.count
         changed[Int.random(in: 0..<limit, using: &random)] ^= UInt8.random(in: 1...255, using: &random)
       }
-      try writeFile(path("changed"), changed)
+      try writeFile(changed, to: path("changed"))
       #expect(throws: PagedCacheError.self, "trial \(trial)") { try load(cache, path("changed")) }
     }
     unlink(path("changed"))
@@ -186,19 +186,5 @@ import Testing
       }
       cache.release(&table)
     }
-  }
-
-  private func readFile(_ path: String) throws -> [UInt8] {
-    let file = try #require(fopen(path, "rb"))
-    defer { fclose(file) }
-    var bytes = [UInt8](repeating: 0, count: 1 << 20)
-    let count = fread(&bytes, 1, bytes.count, file)
-    return Array(bytes.prefix(count))
-  }
-
-  private func writeFile(_ path: String, _ bytes: [UInt8]) throws {
-    let file = try #require(fopen(path, "wb"))
-    fwrite(bytes, 1, bytes.count, file)
-    fclose(file)
   }
 }

@@ -63,7 +63,7 @@ import TextCodec
   @Test func damagedTemplates() throws {
     var random = SplitMix(seed: 5)
     let names = ["chatml_tools.jinja", "headers.jinja", "bars.jinja"]
-    let sources = try names.map { Array(try Repository.text(of: "templates/" + $0).unicodeScalars) }
+    let sources = try names.map { Array(try Resources.text(of: "templates/" + $0).unicodeScalars) }
     let insertions = [
       "{{", "}}", "{%", "%}", "-", "(", ")", "[", "]", "|", "'", "\"", ".", " if ", " is ", " not ", ":", "\\", "{#",
       "0", "*", "\n",
@@ -98,17 +98,17 @@ import TextCodec
   private let messages = [ChatMessage(role: "user", content: "Hi")]
 
   @Test func theShippedModelsTemplate() throws {
-    let template = try ChatTemplate(contentsOf: Repository.tinyQwen3)
+    let template = try ChatTemplate(contentsOf: Resources.tinyQwen3)
     let expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     #expect(try template.render(messages: messages, addGenerationPrompt: true) == expected)
     #expect(try ChatTemplate.chatML().render(messages: messages, addGenerationPrompt: true) == expected)
-    let tokenizer = try Tokenizer(contentsOf: Repository.tinyQwen3)
+    let tokenizer = try Tokenizer(contentsOf: Resources.tinyQwen3)
     #expect(tokenizer.encode(expected, addSpecialTokens: false).filter(tokenizer.isSpecial) == [4094, 4095, 4094])
   }
 
   @Test func aFolderWithoutATemplate() throws {
-    #expect(throws: TextCodecError.noChatTemplate(directory: Repository.resources)) {
-      try ChatTemplate(contentsOf: Repository.resources)
+    #expect(throws: TextCodecError.noChatTemplate(directory: Resources.path)) {
+      try ChatTemplate(contentsOf: Resources.path)
     }
   }
 
@@ -117,14 +117,14 @@ import TextCodec
     let config =
       #"{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": null, "chat_template": "#
       + #"[{"name": "default", "template": "D{{ bos_token }}{{ eos_token }}"}, {"name": "tool_use", "template": "T"}]}"#
-    try folder.write(config, to: "tokenizer_config.json")
+    try folder.write("tokenizer_config.json", config)
     let named = try ChatTemplate(contentsOf: folder.path)
     #expect(try named.render(messages: messages, addGenerationPrompt: true) == "D<s>")
     #expect(try named.render(messages: messages, addGenerationPrompt: true, extra: ["tools": ["f"]]) == "T")
-    try folder.write("J{{ bos_token }}{{ messages[0].content }}\n", to: "chat_template.jinja")
+    try folder.write("chat_template.jinja", "J{{ bos_token }}{{ messages[0].content }}\n")
     let file = try ChatTemplate(contentsOf: folder.path)
     #expect(try file.render(messages: messages, addGenerationPrompt: true, extra: ["tools": ["f"]]) == "J<s>Hi")
-    try folder.write("{", to: "tokenizer_config.json")
+    try folder.write("tokenizer_config.json", "{")
     #expect(throws: TextCodecError.self) { try ChatTemplate(contentsOf: folder.path) }
   }
 }

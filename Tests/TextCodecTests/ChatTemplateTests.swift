@@ -5,7 +5,7 @@ import TextCodec
 @Suite struct ChatTemplateGoldenTests {
   let golden: JSONValue
 
-  init() throws { golden = try JSONValue.parse(contentsOf: Repository.resources + "/template_golden.json") }
+  init() throws { golden = try JSONValue.parse(contentsOf: Resources.path + "/template_golden.json") }
 
   /// What Jinja renders, we render; where it fails, we fail with a line.
   private func check(_ expected: JSONValue?, _ name: String, _ render: () throws -> String) {
@@ -55,7 +55,7 @@ import TextCodec
       let number = try #require(rendering["conversation"]?.intValue)
       let template =
         try templates[file]
-        ?? ChatTemplate(source: Repository.text(of: "templates/" + file), bosToken: "<s>", eosToken: "</s>")
+        ?? ChatTemplate(source: Resources.text(of: "templates/" + file), bosToken: "<s>", eosToken: "</s>")
       templates[file] = template
       var extra: [String: JSONValue] = [:]
       for (name, value) in rendering["extra"]?.objectValue ?? JSONObject() { extra[name] = value }

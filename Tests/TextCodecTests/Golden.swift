@@ -1,19 +1,13 @@
 import JSON
+import TestSupport
 import Testing
 import TextCodec
 
-/// Files of this repository, found from where this source file lies.
-enum Repository {
-  static let resources = directory(of: #filePath) + "/Resources"
-  static let tinyQwen3 = directory(of: directory(of: directory(of: #filePath))) + "/Models/tiny-qwen3"
+enum Resources {
+  static let path = Repository.resources(of: "TextCodecTests")
+  static let tinyQwen3 = Repository.model("tiny-qwen3")
 
-  static func text(of resource: String) throws -> String {
-    String(decoding: try JSONValue.read(resources + "/" + resource), as: UTF8.self)
-  }
-
-  private static func directory(of path: String) -> String {
-    String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
-  }
+  static func text(of resource: String) throws -> String { try readText("\(path)/\(resource)") }
 }
 
 /// What the `tokenizers` library makes of some strings; see Resources/make_golden.py.
@@ -27,11 +21,11 @@ struct GoldenSuite {
   var specialAsText: [(text: String, ids: [Int32])]
 
   static func load() throws -> [GoldenSuite] {
-    let golden = try JSONValue.parse(contentsOf: Repository.resources + "/tokenizer_golden.json")
+    let golden = try JSONValue.parse(contentsOf: Resources.path + "/tokenizer_golden.json")
     let strings = try #require(golden["strings"]?.arrayValue).compactMap(\.stringValue)
     let bases: [String: JSONValue] = [
-      "qwen3": try JSONValue.parse(contentsOf: Repository.tinyQwen3 + "/tokenizer.json"),
-      "llama3": try JSONValue.parse(contentsOf: Repository.resources + "/llama3.json"),
+      "qwen3": try JSONValue.parse(contentsOf: Resources.tinyQwen3 + "/tokenizer.json"),
+      "llama3": try JSONValue.parse(contentsOf: Resources.path + "/llama3.json"),
     ]
     return try #require(golden["suites"]?.arrayValue).map { suite in
       var file = try #require(bases[suite["base"]?.stringValue ?? ""]?.objectValue)

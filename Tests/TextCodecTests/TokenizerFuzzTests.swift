@@ -8,7 +8,7 @@ import TextCodec
   /// A small tokenizer.json with everything in it: vocabulary of bytes and some merges, added tokens, all kinds of
   /// steps.
   private func smallFile() throws -> JSONValue {
-    let full = try JSONValue.parse(contentsOf: Repository.resources + "/llama3.json")
+    let full = try JSONValue.parse(contentsOf: Resources.path + "/llama3.json")
     var root = try #require(full.objectValue)
     var model = try #require(full["model"]?.objectValue)
     let merges = try #require(model["merges"]?.arrayValue).prefix(30)

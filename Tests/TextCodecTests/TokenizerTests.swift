@@ -68,8 +68,8 @@ import TextCodec
   let llama3: Tokenizer
 
   init() throws {
-    tokenizer = try Tokenizer(contentsOf: Repository.tinyQwen3)
-    llama3 = try Tokenizer(contentsOf: Repository.resources + "/llama3.json")
+    tokenizer = try Tokenizer(contentsOf: Resources.tinyQwen3)
+    llama3 = try Tokenizer(contentsOf: Resources.path + "/llama3.json")
   }
 
   @Test func specialTokens() throws {
@@ -85,14 +85,14 @@ import TextCodec
 
   /// A tokenizer_config.json that adds tokens which tokenizer.json doesn't.
   @Test func tokensThatTheConfigurationAdds() throws {
-    let root = try JSONValue.parse(contentsOf: Repository.tinyQwen3 + "/tokenizer.json")
+    let root = try JSONValue.parse(contentsOf: Resources.tinyQwen3 + "/tokenizer.json")
     let start = #"{"bos_token": {"content": "<|im_start|>"}, "eos_token": "<|im_end|>", "#
     let both = try Tokenizer(root, config: JSONValue.parse(start + #""add_bos_token": true, "add_eos_token": true}"#))
     #expect(both.encode("a") == [4094, 64, 4095] && both.encode("a", addSpecialTokens: false) == [64])
     let none = try Tokenizer(root, config: JSONValue.parse(start + #""add_bos_token": false}"#))
     #expect(none.encode("a") == [64])
     // Already there: not added again.
-    let llama = try JSONValue.parse(contentsOf: Repository.resources + "/llama3.json")
+    let llama = try JSONValue.parse(contentsOf: Resources.path + "/llama3.json")
     let once = try Tokenizer(llama, config: ["bos_token": "<|begin_of_text|>", "add_bos_token": true])
     #expect(once.encode("a") == llama3.encode("a"))
     #expect(throws: TextCodecError.self) {
