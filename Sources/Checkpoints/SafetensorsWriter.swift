@@ -1,11 +1,5 @@
 import JSON
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// Writes a safetensors file: tensors are named first, then their bytes follow in the same order. The file appears under its
 /// name only when it is complete.
 public struct SafetensorsWriter: ~Copyable {
@@ -23,16 +17,12 @@ public struct SafetensorsWriter: ~Copyable {
   }
 
   private let path: String
-  private let temporaryPath: String
-  private let file: Int32
+  private let file: WholeFile
   private var remaining: Int
-  private var isFinished = false
 
   /// Creates the file and writes its header.
   /// - Throws: `CheckpointError.unwritable`.
   public init(path: String, tensors: [Tensor], metadata: [String: String] = [:]) throws(CheckpointError) {
-    self.path = path
-    temporaryPath = "\(path).\(getpid()).part"
     var header = JSONObject()
     if !metadata.isEmpty {
       header["__metadata__"] = .object(
@@ -49,21 +39,11 @@ public struct SafetensorsWriter: ~Copyable {
     }
     var text = JSONValue.object(header).serializedBytes()
     while text.count % 8 != 0 { text.append(0x20) }
+    let file = try WholeFile(path: path)
+    try file.append(withUnsafeBytes(of: UInt64(text.count).littleEndian) { Array($0) } + text)
+    self.path = path
+    self.file = file
     remaining = offset
-    file = open(temporaryPath, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    guard file >= 0 else { throw .unwritable(path: path, reason: String(cString: strerror(errno))) }
-    var length = UInt64(text.count).littleEndian
-    let prefix = withUnsafeBytes(of: &length) { Array($0) } + text
-    try prefix.withUnsafeBufferPointer { (bytes) throws(CheckpointError) in
-      try put(UnsafeRawBufferPointer(bytes))
-    }
-  }
-
-  deinit {
-    if !isFinished {
-      close(file)
-      unlink(temporaryPath)
-    }
   }
 
   /// Appends bytes of the tensors in their order, in pieces of any size.
@@ -72,7 +52,7 @@ public struct SafetensorsWriter: ~Copyable {
     guard bytes.count <= remaining else {
       throw .unwritable(path: path, reason: "got \(bytes.count - remaining) bytes more than its header says")
     }
-    try put(bytes)
+    try file.append(bytes)
     remaining -= bytes.count
   }
 
@@ -82,21 +62,6 @@ public struct SafetensorsWriter: ~Copyable {
     guard remaining == 0 else {
       throw .unwritable(path: path, reason: "got \(remaining) bytes fewer than its header says")
     }
-    isFinished = true
-    guard close(file) == 0, rename(temporaryPath, path) == 0 else {
-      let reason = String(cString: strerror(errno))
-      unlink(temporaryPath)
-      throw .unwritable(path: path, reason: reason)
-    }
-  }
-
-  private func put(_ bytes: UnsafeRawBufferPointer) throws(CheckpointError) {
-    var done = 0
-    while done < bytes.count, let base = bytes.baseAddress {
-      let count = write(file, base + done, bytes.count - done)
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else { throw .unwritable(path: path, reason: String(cString: strerror(errno))) }
-      done += count
-    }
+    try file.finish()
   }
 }

@@ -26,7 +26,9 @@ public struct SupportRow: Hashable, Sendable {
 
     /// The taken number nearest to one that isn't.
     func nearest(to number: Int) -> Int? {
-      switch self {
+      // Whatever a flag says, the sums below don't overflow.
+      let number = min(max(number, 0), 1 << 32)
+      return switch self {
       case .any: nil
       case .multiples(let unit): max(unit, (number + unit / 2) / unit * unit)
       case .oneOf(let numbers): numbers.min { abs($0 - number) < abs($1 - number) }

@@ -13,14 +13,14 @@ extension SavedPrefix {
   static let version: UInt32 = 1
   static let headerBytes = 40
 
-  /// Writes to a temporary file beside `path`, syncs it and renames it, so that `path` holds all or nothing. A path that names
-  /// a device is written to directly.
+  /// Writes to a temporary file beside `path`, syncs it and renames it, so that `path` holds all or nothing. A path
+  /// that is there and no regular file, a device or a link, is written to directly: renaming would take a device away.
   /// - Throws: `PagedCacheError.fileFailed`.
   public func write(to path: String, identity: CacheIdentity) throws(PagedCacheError) {
     var status = stat()
-    let isSpecial = stat(path, &status) == 0 && (status.st_mode & S_IFMT) != S_IFREG
+    let isSpecial = lstat(path, &status) == 0 && (status.st_mode & S_IFMT) != S_IFREG
     let temporary = isSpecial ? path : "\(path).partial-\(getpid())"
-    let file = open(temporary, isSpecial ? O_WRONLY : O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+    let file = open(temporary, O_WRONLY | O_TRUNC | (isSpecial ? 0 : O_CREAT), 0o644)
     guard file >= 0 else { throw Self.failed("create", temporary) }
     do throws(PagedCacheError) {
       try write(to: file, path: temporary, identity: identity)
@@ -53,14 +53,11 @@ extension SavedPrefix {
     checksum.update(UnsafeRawBufferPointer(pages))
     var trailer: [UInt8] = []
     Self.append(checksum.digest(), to: &trailer)
-    for part in [head, trailer] {
-      var error: PagedCacheError?
-      part.withUnsafeBytes { error = Self.writeAll($0, to: file, path: path) }
-      if error == nil, part.count == head.count {
-        error = Self.writeAll(UnsafeRawBufferPointer(pages), to: file, path: path)
-      }
-      if let error { throw error }
-    }
+    let error =
+      head.withUnsafeBytes { Self.writeAll($0, to: file, path: path) }
+      ?? Self.writeAll(UnsafeRawBufferPointer(pages), to: file, path: path)
+      ?? trailer.withUnsafeBytes { Self.writeAll($0, to: file, path: path) }
+    if let error { throw error }
   }
 
   /// Reads a file that `write(to:identity:)` wrote for an equal identity.

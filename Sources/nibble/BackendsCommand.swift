@@ -11,7 +11,7 @@ struct BackendsCommand: ParsableCommand {
     abstract: "Print which attention backend reads which KV cache, and why not.",
     discussion: """
       --why takes a list of NAME=VALUE separated by commas: prefill, decode (backends or auto), kv, k, v, rope (recipes), \
-      attention (gqa or mla), q_heads, kv_heads, head_dim, latent, page_size, drafts. Exit code 64 if it can't work.
+      attention (gqa or mla), q_heads, kv_heads, head_dim, latent, rope_dim, page_size, drafts, device. Exit code 64 if it can't work.
       """)
 
   @Option(help: "cpu, cpu:avx2, cpu:portable, cuda:9.0, sm_90, ... (default: this machine's CPU).")

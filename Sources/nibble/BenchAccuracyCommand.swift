@@ -97,14 +97,8 @@ struct BenchAccuracyCommand: AsyncParsableCommand {
 
   // MARK: Files
 
-  private func members(of path: String) throws -> [JSONValue] {
-    let lines = try Console.readFile(path).split(separator: "\n").prefix(limit ?? .max)
-    guard !lines.isEmpty else { throw CommandFailure(.data, "'\(path)' is empty; expected one JSON object a line") }
-    return try lines.map { try JSONValue.parse(bytes: Array($0.utf8)) }
-  }
-
   private func lines(of path: String, _ key: String, _ tokenizer: Tokenizer) throws -> [[Int32]] {
-    try members(of: path).map { line in
+    try JSONLines.read(path, limit: limit).map { line in
       guard let text = line[key]?.stringValue else {
         throw CommandFailure(.data, "'\(path)' has a line without '\(key)'; expected one JSON object with it a line")
       }

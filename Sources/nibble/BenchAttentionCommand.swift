@@ -45,8 +45,7 @@ struct BenchAttentionCommand: ParsableCommand {
   @Option(help: "Sequences in a step.")
   var batch = 1
 
-  @Option(help: "Worker threads; default: one per processor.")
-  var threads: Int?
+  @OptionGroup var threadsOption: ThreadsOption
 
   @Option(help: "One new token a sequence (decode), or --tokens of them (prefill).")
   var phase = Phase.decode
@@ -72,8 +71,8 @@ struct BenchAttentionCommand: ParsableCommand {
   func validate() throws {
     for (name, value) in [
       ("--heads", heads ?? 1), ("--kv-heads", kvHeads), ("--head-dim", headDim ?? 1), ("--rope-dim", ropeDim),
-      ("--batch", batch), ("--threads", threads ?? 1), ("--tokens", tokens), ("--rounds", rounds),
-      ("--contexts", contexts.min() ?? 0),
+      ("--batch", batch), ("--tokens", tokens), ("--rounds", rounds),
+      ("--contexts", contexts.min() ?? 0), ("--contexts", contexts.max() ?? 0),
     ] where value < 1 || value > 1 << 24 {
       throw ValidationError("expected \(name) to be between 1 and 16777216, found \(value)")
     }
@@ -133,7 +132,7 @@ struct BenchAttentionCommand: ParsableCommand {
   }
 
   func run() throws {
-    let workers = WorkerPool(threadCount: threads ?? WorkerPool.availableProcessorCount)
+    let workers = threadsOption.makeWorkers()
     let attention = FastAttention(workers: workers)
     let setting = BenchAttentionReport.Setting(
       kind: kind.rawValue, phase: phase.rawValue, queryHeads: queryHeads, kvHeads: kind == .mla ? 1 : kvHeads,
@@ -167,6 +166,6 @@ struct BenchAttentionCommand: ParsableCommand {
     } else {
       Console.write(markdown ? report.markdown : report.text)
     }
-    if let svg { try BenchFile.write(report.svg, to: svg) }
+    if let svg { try Console.writeFile(report.svg, to: svg) }
   }
 }

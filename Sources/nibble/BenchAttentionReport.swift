@@ -65,7 +65,7 @@ struct BenchAttentionReport {
     let table = [header] + rows.map(cells)
     let widths = header.indices.map { column in table.map { $0[column].count }.max() ?? 0 }
     let lines = table.map { cells in
-      zip(cells, widths).map { $0.leftPadded($1) }.joined(separator: "  ")
+      zip(cells, widths).map { $0.leftPadded(to: $1) }.joined(separator: "  ")
     }
     return title + "\n" + lines.joined(separator: "\n") + "\n"
   }
@@ -144,19 +144,5 @@ struct BenchAttentionReport {
       }
     }
     return parts.joined(separator: "\n") + "\n</svg>\n"
-  }
-}
-
-enum BenchFile {
-  /// Writes a whole file.
-  static func write(_ text: String, to path: String) throws {
-    guard let file = fopen(path, "w") else {
-      throw CommandFailure(.unavailable, "could not create '\(path)'; check that its folder exists and can be written")
-    }
-    defer { fclose(file) }
-    let bytes = Array(text.utf8)
-    guard fwrite(bytes, 1, bytes.count, file) == bytes.count else {
-      throw CommandFailure(.unavailable, "could not write all of '\(path)'; check the free space")
-    }
   }
 }

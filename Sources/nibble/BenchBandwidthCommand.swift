@@ -8,8 +8,7 @@ struct BenchBandwidthCommand: ParsableCommand {
     abstract: "Measure the read bandwidth of memory and caches on the CPU.",
     discussion: "Sizes are read again and again on all threads, in pieces of 1 MiB; sizes take turns within a round.")
 
-  @Option(help: "Worker threads; default: one per processor.")
-  var threads: Int?
+  @OptionGroup var threadsOption: ThreadsOption
 
   @Option(parsing: .upToNextOption, help: "Sizes in MiB.")
   var sizes = [1, 8, 1024]
@@ -18,14 +17,14 @@ struct BenchBandwidthCommand: ParsableCommand {
   var rounds = 15
 
   func validate() throws {
-    guard threads ?? 1 > 0, rounds > 0 else { throw ValidationError("expected at least one thread and one round") }
+    guard rounds > 0 else { throw ValidationError("expected --rounds of at least 1, found \(rounds)") }
     guard let largest = sizes.max(), let smallest = sizes.min(), smallest > 0, largest <= 1 << 20 else {
-      throw ValidationError("expected sizes between 1 and 1048576 MiB")
+      throw ValidationError("expected --sizes between 1 and 1048576 MiB")
     }
   }
 
   func run() throws {
-    let workers = WorkerPool(threadCount: threads ?? WorkerPool.availableProcessorCount)
+    let workers = threadsOption.makeWorkers()
     let yardsticks = sizes.map { ReadYardstick(byteCount: $0 << 20) }
     for _ in 0..<rounds {
       // Small sizes are read often enough to be timed.
@@ -37,8 +36,8 @@ struct BenchBandwidthCommand: ParsableCommand {
     for (size, yardstick) in zip(sizes, yardsticks) {
       let median = Double(yardstick.byteCount) / yardstick.samples.median
       Console.write(
-        "\(String(size).leftPadded(7)) MiB \((yardstick.bytesPerSecond / 1e9).decimals(1).leftPadded(8)) GB/s"
-          + " \((median / 1e9).decimals(1).leftPadded(8)) GB/s\n")
+        "\(String(size).leftPadded(to: 7)) MiB \((yardstick.bytesPerSecond / 1e9).decimals(1).leftPadded(to: 8)) GB/s"
+          + " \((median / 1e9).decimals(1).leftPadded(to: 8)) GB/s\n")
     }
   }
 }

@@ -36,10 +36,10 @@ struct BenchEncode: ParsableCommand {
     guard dimension > 0, dimension % 32 == 0, dimension <= 65_536 else {
       throw ValidationError("expected --dimension to be a positive multiple of 32, found \(dimension)")
     }
-    guard rows > 0, rows % 16 == 0, rows * dimension <= 1 << 28 else {
+    guard rows > 0, rows % 16 == 0, rows <= (1 << 28) / dimension else {
       throw ValidationError("expected --rows to be a positive multiple of 16 within 2^28 values, found \(rows)")
     }
-    guard rounds > 0 else { throw ValidationError("expected at least one round, found \(rounds)") }
+    guard rounds > 0 else { throw ValidationError("expected --rounds of at least 1, found \(rounds)") }
   }
 
   func run() throws {
@@ -60,25 +60,18 @@ struct BenchEncode: ParsableCommand {
       }
     }
     for _ in 0..<rounds {
-      for index in timings.indices { timings[index].measure() }
+      for index in timings.indices { timings[index].samples.measure(timings[index].body) }
     }
     let values = Double(self.rows * dimension)
     let width = timings.map(\.name.count).max() ?? 0
     Console.write("\(self.rows) rows of \(dimension) values, \(rounds) rounds on one core\n")
     for timing in timings {
-      let (best, median) = timing.bestAndMedian
-      let name = timing.name + String(repeating: " ", count: width - timing.name.count)
+      let (best, median) = (timing.samples.best, timing.samples.median)
+      let name = timing.name.padded(to: width)
       Console.write(
-        "\(name)  \(Self.fixed(2 * values / best / 1e9)) GB/s (median \(Self.fixed(2 * values / median / 1e9))), "
-          + "\(Self.fixed(best / values * 1e9, digits: 3)) ns a value\n")
+        "\(name)  \((2 * values / best / 1e9).decimals(2)) GB/s (median \((2 * values / median / 1e9).decimals(2))), "
+          + "\((best / values * 1e9).decimals(3)) ns a value\n")
     }
-  }
-
-  private static func fixed(_ value: Double, digits: Int = 2) -> String {
-    let scale = [1, 10, 100, 1000][digits]
-    let number = Int((value * Double(scale)).rounded())
-    let part = String(number % scale)
-    return "\(number / scale)." + String(repeating: "0", count: digits - part.count) + part
   }
 }
 
@@ -86,29 +79,7 @@ struct BenchEncode: ParsableCommand {
 private struct Timing {
   let name: String
   let body: () -> Void
-  private var seconds: [Double] = []
-
-  init(name: String, body: @escaping () -> Void) {
-    self.name = name
-    self.body = body
-  }
-
-  mutating func measure() {
-    let start = Self.now()
-    body()
-    seconds.append(Self.now() - start)
-  }
-
-  var bestAndMedian: (Double, Double) {
-    let sorted = seconds.sorted()
-    return (sorted.first ?? 0, sorted.isEmpty ? 0 : sorted[sorted.count / 2])
-  }
-
-  private static func now() -> Double {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
-  }
+  var samples = BenchSamples()
 }
 
 /// Random rows and room for what becomes of them.

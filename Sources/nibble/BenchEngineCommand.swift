@@ -127,14 +127,14 @@ struct RequestRecord: Sendable {
     for try await event in engine.generate(request) {
       switch event {
       case .token(let token):
-        if let last { gaps.append(Format.seconds(token.time - last)) }
+        if let last { gaps.append((token.time - last).inSeconds) }
         last = token.time
       case .finished(let completion):
         usage = completion.usage
         timings = completion.timings
       }
     }
-    latency = Format.seconds((last ?? ContinuousClock.now) - start)
+    latency = ((last ?? ContinuousClock.now) - start).inSeconds
   }
 }
 

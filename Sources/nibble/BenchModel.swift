@@ -29,13 +29,15 @@ struct BenchModelOptions: ParsableArguments {
   @OptionGroup(title: "Model") var model: ModelOptions
 
   func validate() throws {
-    guard repetitions > 0 else { throw ValidationError("expected at least one repetition, found \(repetitions)") }
+    guard repetitions > 0 else { throw ValidationError("expected --repetitions of at least 1, found \(repetitions)") }
   }
 
   fileprivate func depthList() throws -> [Int] {
     try depths.split(separator: ",").map { word in
-      guard let depth = Int(word), depth >= 0 else {
-        throw CommandFailure(.usage, "expected --depth as numbers from 0 on, separated by commas, found '\(word)'")
+      guard let depth = Int(word), (0...ModelBenchmark.mostTokens).contains(depth) else {
+        throw CommandFailure(
+          .usage,
+          "expected --depth as numbers from 0 to \(ModelBenchmark.mostTokens), separated by commas, found '\(word)'")
       }
       return depth
     }
@@ -70,16 +72,23 @@ struct BenchPrefill: ParsableCommand {
 
   @OptionGroup var options: BenchModelOptions
 
+  func validate() throws {
+    guard chunkedPrefillSize > 0 else {
+      throw ValidationError("expected --chunked-prefill-size of at least 1, found \(chunkedPrefillSize)")
+    }
+  }
+
   func run() throws {
-    try ModelBenchmark(
-      options: options, count: count, step: min(count, max(1, chunkedPrefillSize)), label: "pp\(count)"
-    ).run()
+    try ModelBenchmark(options: options, count: count, step: min(count, chunkedPrefillSize), label: "pp\(count)").run()
   }
 }
 
 /// Runs `count` tokens in steps of `step` at each depth, recipes in turn within a repetition, so that a drift of the machine
 /// touches all alike.
 private struct ModelBenchmark {
+  /// Beyond any model's context, and small enough to be added up.
+  static let mostTokens = 1 << 40
+
   let options: BenchModelOptions
   let count: Int
   let step: Int
@@ -93,7 +102,9 @@ private struct ModelBenchmark {
   }
 
   func run() throws {
-    guard count > 0 else { throw CommandFailure(.usage, "expected at least one token a measurement, found \(count)") }
+    guard (1...Self.mostTokens).contains(count) else {
+      throw CommandFailure(.usage, "expected from 1 to \(Self.mostTokens) tokens a measurement, found \(count)")
+    }
     let recipes = try options.recipes.split(separator: ",").map { try KVRecipe.named(String($0)) }
     let plans = try recipes.map(plan)
     if options.dryRunOption.dryRun { return RunPlanReport.write(plans, asJSON: options.json) }
@@ -105,7 +116,7 @@ private struct ModelBenchmark {
     var report: [JSONValue] = []
     if !options.json {
       Console.write(
-        "\(runtime.checkpoint.directory), weights \(Format.number(Double(weightBytes) / 1e6, digits: 1)) MB as stored, "
+        "\(runtime.checkpoint.directory), weights \((Double(weightBytes) / 1e6).decimals(1)) MB as stored, "
           + "attention \(runtime.attentionDecision.name): \(runtime.attentionDecision.reason)\n"
           + "tokens/s: median (best) of \(options.repetitions)\n\n| test | depth | recipe | tokens/s | ms a step | KV bytes a token |\n"
           + "|---|---|---|---|---|---|\n")
@@ -161,7 +172,7 @@ private struct ModelBenchmark {
     let clock = ContinuousClock()
     let start = clock.now
     try forward(run.depth..<run.depth + count, step: step, pool: run.pool, model: model)
-    return Format.seconds(clock.now - start)
+    return (clock.now - start).inSeconds
   }
 
   /// Runs the tokens of some positions, a fixed pseudo-random text, with logits for the last of each step.
@@ -188,8 +199,8 @@ private struct ModelBenchmark {
     let steps = Double((count + step - 1) / step)
     let bytes = result.pool.layout.bytesPerToken * model.layerCount
     let text =
-      "| \(label) | \(result.depth) | \(result.recipe.name) | \(Format.number(Double(count) / median, digits: 1)) "
-      + "(\(Format.number(Double(count) / best, digits: 1))) | \(Format.number(median / steps * 1000, digits: 3)) | \(bytes) |\n"
+      "| \(label) | \(result.depth) | \(result.recipe.name) | \((Double(count) / median).decimals(1)) "
+      + "(\((Double(count) / best).decimals(1))) | \((median / steps * 1000).decimals(3)) | \(bytes) |\n"
     return (
       text,
       [

@@ -140,7 +140,7 @@ struct BenchSpeculationCommand: AsyncParsableCommand {
         result.text += token.text
       case .finished(let completion):
         result.text += completion.text
-        result.seconds = Format.seconds(completion.timings.decode)
+        result.seconds = completion.timings.decode.inSeconds
       }
     }
     return result

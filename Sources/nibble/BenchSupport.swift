@@ -55,22 +55,3 @@ final class ReadYardstick {
   /// Bytes per second, best round.
   var bytesPerSecond: Double { Double(byteCount) / samples.best }
 }
-
-extension Double {
-  /// With a fixed number of decimals.
-  func decimals(_ count: Int) -> String {
-    guard isFinite else { return "-" }
-    var scale = 1
-    for _ in 0..<count { scale *= 10 }
-    let number = Int((magnitude * Double(scale)).rounded())
-    let sign = self < 0 && number != 0 ? "-" : ""
-    guard count > 0 else { return sign + String(number) }
-    let part = String(number % scale)
-    return sign + "\(number / scale)." + String(repeating: "0", count: count - part.count) + part
-  }
-}
-
-extension String {
-  func leftPadded(_ width: Int) -> String { String(repeating: " ", count: max(0, width - count)) + self }
-  func rightPadded(_ width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
-}

@@ -26,8 +26,7 @@ struct BenchWeightsCommand: ParsableCommand {
   @Option(help: "MiB of weights of each type.")
   var size = 256
 
-  @Option(help: "Worker threads; default: one per processor.")
-  var threads: Int?
+  @OptionGroup var threadsOption: ThreadsOption
 
   @Option(help: "Rounds.")
   var rounds = 15
@@ -41,7 +40,7 @@ struct BenchWeightsCommand: ParsableCommand {
       throw ValidationError("expected --width to be a multiple of 128 up to 65536, found \(width)")
     }
     for (name, value, limit) in [
-      ("--rows", rows, 1024), ("--size", size, 4096), ("--threads", threads ?? 1, 1024), ("--rounds", rounds, 1 << 20),
+      ("--rows", rows, 1024), ("--size", size, 4096), ("--rounds", rounds, 1 << 20),
     ] where value < 1 || value > limit {
       throw ValidationError("expected \(name) to be between 1 and \(limit), found \(value)")
     }
@@ -52,7 +51,7 @@ struct BenchWeightsCommand: ParsableCommand {
   }
 
   func run() throws {
-    let workers = WorkerPool(threadCount: threads ?? WorkerPool.availableProcessorCount)
+    let workers = threadsOption.makeWorkers()
     let products = try weightDtypes.compactMap(CPUWeightType.init).map {
       try RandomProduct(type: $0, width: width, rows: rows, byteCount: size << 20, workers: workers)
     }
@@ -71,10 +70,10 @@ struct BenchWeightsCommand: ParsableCommand {
     for (product, samples) in zip(products, samples) {
       let bytes = Double(product.byteCount)
       Console.write(
-        product.type.rawValue.rightPadded(8) + (bytes / samples.best / 1e9).decimals(1).leftPadded(9)
-          + (bytes / samples.median / 1e9).decimals(1).leftPadded(9)
-          + ((100 * bytes / samples.best / bandwidth).decimals(0) + "%").leftPadded(7)
-          + (samples.best * 1e12 / Double(product.outputs * width)).decimals(2).leftPadded(10) + "\n")
+        product.type.rawValue.padded(to: 8) + (bytes / samples.best / 1e9).decimals(1).leftPadded(to: 9)
+          + (bytes / samples.median / 1e9).decimals(1).leftPadded(to: 9)
+          + ((100 * bytes / samples.best / bandwidth).decimals(0) + "%").leftPadded(to: 7)
+          + (samples.best * 1e12 / Double(product.outputs * width)).decimals(2).leftPadded(to: 10) + "\n")
     }
   }
 }

@@ -100,8 +100,8 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "Attention backend of decode, where it differs.")
   var decodeAttentionBackend: String?
 
-  @Option(help: "Worker threads (default: one per processor).")
-  var threads: Int?
+  @OptionGroup var threadsOption: ThreadsOption
+  var threads: Int? { threadsOption.threads }
 
   @Option(
     help:
@@ -114,9 +114,6 @@ struct ModelOptions: ParsableArguments {
       throw ValidationError(
         "unknown weight dtype '\(weightDtype)'; expected auto, \(CPUWeightType.allCases.map(\.rawValue).joined(separator: ", "))"
       )
-    }
-    if let threads, !(1...1024).contains(threads) {
-      throw ValidationError("expected --threads from 1 to 1024, found \(threads)")
     }
   }
 }

@@ -35,8 +35,7 @@ struct CalibrateCommand: ParsableCommand {
   @Flag(help: "Print the statistics, write nothing.")
   var dryRun = false
 
-  @Option(help: "Worker threads (default: one per processor).")
-  var threads: Int?
+  @OptionGroup var threadsOption: ThreadsOption
 
   func validate() throws {
     guard maxTokens > 0 else { throw ValidationError("expected --max-tokens of at least 1, found \(maxTokens)") }
@@ -52,7 +51,7 @@ struct CalibrateCommand: ParsableCommand {
     var bar = ProgressBar("calibrating \(directory)")
     let hasDraftLayers = try Checkpoint(directory: directory).hasDraftLayers
     let runtime = try ModelRuntime(
-      directory: directory, threadCount: threads, speculation: hasDraftLayers ? try Speculation() : nil)
+      directory: directory, threadCount: threadsOption.threads, speculation: hasDraftLayers ? try Speculation() : nil)
     let tokens = tokenizer.encode(sample, addSpecialTokens: true, allowSpecial: true).prefix(maxTokens)
     let calibration = try Calibration(
       runtime: runtime, tokens: Array(tokens), headroom: headroom, progress: { bar.update($0) })
@@ -74,15 +73,15 @@ struct CalibrateCommand: ParsableCommand {
     ]
     for (index, layer) in calibration.layers.enumerated() {
       for side in [layer.key, layer.value] {
-        let shares = side.choices.map { Format.number($0.subnormalScaleShare * 100, digits: 1) + "%" }
+        let shares = side.choices.map { ($0.subnormalScaleShare * 100).decimals(1) + "%" }
         let errors = [side.choices.first, side.choices.last].compactMap { $0 }.map {
-          Format.number($0.relativeError, digits: 4)
+          $0.relativeError.decimals(4)
         }
         lines.append([
-          "\(index)", side.name, Format.number(Double(side.amax), digits: 3),
-          Format.number(Double(side.percentiles.p999), digits: 3),
-          Format.number(Double(side.percentiles.p99), digits: 3),
-          Format.number(Double(side.percentiles.half), digits: 3), "\(side.outlierChannels.count)",
+          "\(index)", side.name, Double(side.amax).decimals(3),
+          Double(side.percentiles.p999).decimals(3),
+          Double(side.percentiles.p99).decimals(3),
+          Double(side.percentiles.half).decimals(3), "\(side.outlierChannels.count)",
           shares.joined(separator: ", "), errors.joined(separator: ", "),
         ])
       }

@@ -41,8 +41,9 @@ struct CalibrationDrawing {
     }
     for decade in Int(range.0)...Int(range.1) {
       let value = pow(10, Double(decade))
+      let label = (-6...6).contains(decade) ? value.decimals(max(0, -decade)) : "1e\(decade)"
       parts.append(line(y(value), width, "#ddd"))
-      parts.append(text(Self.left - 6, y(value) + 4, Format.number(value, digits: max(0, -decade)), anchor: "end"))
+      parts.append(text(Self.left - 6, y(value) + 4, label, anchor: "end"))
     }
     if log10(Self.normalLimit) > range.0 {
       parts.append(line(y(Self.normalLimit), width, "#c53030", dashed: true))

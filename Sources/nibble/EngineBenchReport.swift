@@ -16,7 +16,7 @@ struct EngineBenchReport {
   let wall: Duration
   let statistics: EngineStatistics
 
-  private var seconds: Double { Format.seconds(wall) }
+  private var seconds: Double { wall.inSeconds }
   private var promptTokens: Int { records.reduce(0) { $0 + $1.usage.promptTokens } }
   private var completionTokens: Int { records.reduce(0) { $0 + $1.usage.completionTokens } }
   private var hitRate: Double { promptTokens == 0 ? 0 : Double(statistics.cachedPromptTokens) / Double(promptTokens) }
@@ -26,28 +26,27 @@ struct EngineBenchReport {
   /// Milliseconds.
   private var modelPerStep: Double { perStep(statistics.modelTime) * 1e3 }
 
-  private func perStep(_ time: Duration) -> Double { Format.seconds(time) / Double(max(1, statistics.steps)) }
+  private func perStep(_ time: Duration) -> Double { time.inSeconds / Double(max(1, statistics.steps)) }
 
   /// Milliseconds.
   private var timeToFirstToken: Percentiles {
-    Percentiles(records.map { Format.seconds($0.timings.timeToFirstToken) * 1000 })
+    Percentiles(records.map { $0.timings.timeToFirstToken.inSeconds * 1000 })
   }
   private var betweenTokens: Percentiles { Percentiles(records.flatMap { $0.gaps.map { $0 * 1000 } }) }
   private var latency: Percentiles { Percentiles(records.map { $0.latency * 1000 }) }
 
   var text: String {
     let cache = statistics.kvCache
-    func number(_ value: Double, _ digits: Int = 1) -> String { Format.number(value, digits: digits) }
     let lines = [
-      "requests       \(records.count) in \(number(seconds, 2)) s, \(number(Double(records.count) / seconds, 2)) a second",
-      "prompt         \(promptTokens) tokens, \(number(Double(promptTokens) / seconds)) a second; "
-        + "\(number(hitRate * 100))% from the prefix cache",
-      "answers        \(completionTokens) tokens, \(number(Double(completionTokens) / seconds)) a second",
+      "requests       \(records.count) in \(seconds.decimals(2)) s, \((Double(records.count) / seconds).decimals(2)) a second",
+      "prompt         \(promptTokens) tokens, \((Double(promptTokens) / seconds).decimals(1)) a second; "
+        + "\((hitRate * 100).decimals(1))% from the prefix cache",
+      "answers        \(completionTokens) tokens, \((Double(completionTokens) / seconds).decimals(1)) a second",
       "first token    \(timeToFirstToken.text) ms",
       "between tokens \(betweenTokens.text) ms",
       "latency        \(latency.text) ms",
-      "steps          \(statistics.steps): model \(number(modelPerStep, 2)) ms, overhead \(number(overheadPerStep)) us each, "
-        + "and delivery beside it \(number(deliveryPerStep)) us; at most \(statistics.peakRunningRequests) requests at once",
+      "steps          \(statistics.steps): model \(modelPerStep.decimals(2)) ms, overhead \(overheadPerStep.decimals(1)) us each, "
+        + "and delivery beside it \(deliveryPerStep.decimals(1)) us; at most \(statistics.peakRunningRequests) requests at once",
       "kv cache       \(cache.recipes): \(cache.bytesPerToken) bytes a token; at most "
         + "\(cache.peakActivePages * cache.pageSize) of \(cache.totalTokens) tokens in use",
       "preemptions    \(statistics.preemptions), \(statistics.swapOuts) of them swapped out; "
@@ -55,8 +54,8 @@ struct EngineBenchReport {
     ]
     let speculation = statistics.speculation
     let drafts =
-      "drafts         \(number(speculation.acceptanceRate * 100))% of \(speculation.draftTokens) accepted, "
-      + "\(number(speculation.tokensPerStep, 2)) tokens a step"
+      "drafts         \((speculation.acceptanceRate * 100).decimals(1))% of \(speculation.draftTokens) accepted, "
+      + "\(speculation.tokensPerStep.decimals(2)) tokens a step"
     return (lines + (speculation.checks > 0 ? [drafts] : [])).joined(separator: "\n") + "\n"
   }
 
@@ -110,8 +109,8 @@ struct Percentiles {
 
   var text: String {
     let (mean, p50, p90, p99) = (mean, at(50), at(90), at(99))
-    return "mean \(Format.number(mean, digits: 2)), p50 \(Format.number(p50, digits: 2)), "
-      + "p90 \(Format.number(p90, digits: 2)), p99 \(Format.number(p99, digits: 2))"
+    return "mean \(mean.decimals(2)), p50 \(p50.decimals(2)), "
+      + "p90 \(p90.decimals(2)), p99 \(p99.decimals(2))"
   }
 
   var json: JSONValue {

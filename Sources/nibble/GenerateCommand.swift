@@ -99,9 +99,9 @@ struct GenerateCommand: AsyncParsableCommand {
       "completion_tokens": .integer(Int64(usage.completionTokens)),
       "finish_reason": .string(completion.reason.rawValue),
       "timings": [
-        "time_to_first_token_ms": .number(Format.seconds(timings.timeToFirstToken) * 1000),
-        "prefill_ms": .number(Format.seconds(timings.prefill) * 1000),
-        "decode_ms": .number(Format.seconds(timings.decode) * 1000),
+        "time_to_first_token_ms": .number(timings.timeToFirstToken.inSeconds * 1000),
+        "prefill_ms": .number(timings.prefill.inSeconds * 1000),
+        "decode_ms": .number(timings.decode.inSeconds * 1000),
         "prefill_tokens_per_second": .number(timings.prefillTokensPerSecond),
         "decode_tokens_per_second": .number(timings.decodeTokensPerSecond),
       ],

@@ -29,7 +29,7 @@ struct RunPlanReport {
       if decision.section != section { text += "\(decision.section)\n" }
       section = decision.section
       text +=
-        "  \(decision.name.rightPadded(widths.0))  \(decision.valueText.rightPadded(widths.1))  \(decision.reason)\n"
+        "  \(decision.name.padded(to: widths.0))  \(decision.valueText.padded(to: widths.1))  \(decision.reason)\n"
     }
     return text + warnings.map { "warning: \($0)\n" }.joined()
   }

@@ -39,19 +39,19 @@ struct TextSession {
     let (usage, timings) = (completion.usage, completion.timings)
     let cached = usage.cachedTokens > 0 ? ", \(usage.cachedTokens) of them from the cache" : ""
     var lines = [
-      "prompt      \(usage.promptTokens) tokens\(cached); first token after \(Format.milliseconds(timings.timeToFirstToken)), "
-        + "\(Format.number(timings.prefillTokensPerSecond, digits: 0)) tokens/s",
+      "prompt      \(usage.promptTokens) tokens\(cached); first token after \(timings.timeToFirstToken.milliseconds), "
+        + "\(timings.prefillTokensPerSecond.decimals(0)) tokens/s",
       "answer      \(usage.completionTokens) tokens (\(completion.reason.rawValue)), "
-        + "\(Format.number(timings.decodeTokensPerSecond, digits: 0)) tokens/s",
+        + "\(timings.decodeTokensPerSecond.decimals(0)) tokens/s",
       "kv cache    \(cache.recipes): \(cache.bytesPerToken) bytes a token, "
-        + "\(Format.number(cache.ratioToBF16, digits: 2)) times smaller than bf16",
+        + "\(cache.ratioToBF16.decimals(2)) times smaller than bf16",
       "attention   \(attention.name): \(attention.reason)",
     ]
     let speculation = engine.statistics().speculation
     if speculation.checks > 0 {
       lines.append(
-        "drafts      \(Format.number(speculation.acceptanceRate * 100, digits: 1))% of \(speculation.draftTokens) accepted, "
-          + "\(Format.number(speculation.tokensPerStep, digits: 2)) tokens a step; their layers keep "
+        "drafts      \((speculation.acceptanceRate * 100).decimals(1))% of \(speculation.draftTokens) accepted, "
+          + "\(speculation.tokensPerStep.decimals(2)) tokens a step; their layers keep "
           + "\(speculation.draftDtypeK) and \(speculation.draftDtypeV), \(speculation.draftBytesPerToken) of the bytes a token"
       )
     }
@@ -60,7 +60,7 @@ struct TextSession {
     }
     if cache.subnormalScaleShare > 0.01 {
       lines.append(
-        "warning: \(Format.number(cache.subnormalScaleShare * 100, digits: 1))% of the block scales are subnormal or zero; "
+        "warning: \((cache.subnormalScaleShare * 100).decimals(1))% of the block scales are subnormal or zero; "
           + "calibrate the model's KV scales with nibble calibrate")
     }
     return lines
@@ -77,24 +77,4 @@ extension RunPlan {
       throw error
     }
   }
-}
-
-/// Numbers as people read them.
-enum Format {
-  static func number(_ value: Double, digits: Int) -> String {
-    guard value.isFinite, abs(value) < 1e15 else { return "\(value)" }
-    var scale = 1.0
-    for _ in 0..<digits { scale *= 10 }
-    let rounded = Int((value * scale).rounded())
-    guard digits > 0 else { return "\(rounded)" }
-    let (whole, fraction) = (abs(rounded) / Int(scale), abs(rounded) % Int(scale))
-    let padding = String(repeating: "0", count: digits - "\(fraction)".count)
-    return (rounded < 0 ? "-" : "") + "\(whole).\(padding)\(fraction)"
-  }
-
-  static func seconds(_ duration: Duration) -> Double {
-    Double(duration.components.seconds) + Double(duration.components.attoseconds) * 1e-18
-  }
-
-  static func milliseconds(_ duration: Duration) -> String { number(seconds(duration) * 1000, digits: 1) + " ms" }
 }

@@ -1,15 +1,9 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// Token ids given on the command line, as a list or as a file that holds one.
 enum TokenList {
   /// - Throws: `CommandFailure` for an unreadable file, a word that is no id, or an empty list.
   static func read(_ argument: String) throws -> [Int32] {
     let isList = argument.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || isSeparator($0) }
-    let text = isList ? Array(argument.utf8) : try contents(of: argument)
+    let text = isList ? Array(argument.utf8) : try Console.readBytes(argument)
     var ids: [Int32] = []
     for word in text.split(whereSeparator: isSeparator) {
       let string = String(decoding: word, as: UTF8.self)
@@ -36,22 +30,5 @@ enum TokenList {
   private static func isSeparator(_ byte: UInt8) -> Bool {
     byte == UInt8(ascii: ",") || byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09
       || byte == UInt8(ascii: "[") || byte == UInt8(ascii: "]")
-  }
-
-  private static func contents(of path: String) throws -> [UInt8] {
-    guard let file = fopen(path, "rb") else {
-      throw CommandFailure(
-        .data,
-        "--tokens takes a list of ids or a file that holds one; can't read '\(path)': \(String(cString: strerror(errno)))"
-      )
-    }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    while true {
-      let count = fread(&buffer, 1, buffer.count, file)
-      guard count > 0 else { return bytes }
-      bytes += buffer[..<count]
-    }
   }
 }

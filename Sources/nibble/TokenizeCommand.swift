@@ -2,12 +2,6 @@ import ArgumentParser
 import JSON
 import TextCodec
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 struct TokenizerOption: ParsableArguments {
   @Option(help: "A model folder, or a tokenizer.json (default: the model that ships with nibble).")
   var model: String?
@@ -41,7 +35,7 @@ struct TokenizeCommand: ParsableCommand {
 
   func run() throws {
     let tokenizer = try tokenizer.load()
-    let bytes = try text.map { Array($0.utf8) } ?? ByteStream.readInput()
+    let bytes = try text.map { Array($0.utf8) } ?? Console.readInput()
     let ids = tokenizer.encode(utf8: bytes, addSpecialTokens: addSpecialTokens, allowSpecial: parseSpecialTokens)
     if json {
       let result = JSONObject([
@@ -71,7 +65,7 @@ struct DetokenizeCommand: ParsableCommand {
 
   func run() throws {
     let tokenizer = try tokenizer.load()
-    let text = ids.isEmpty ? String(decoding: try ByteStream.readInput(), as: UTF8.self) : ids.joined(separator: " ")
+    let text = ids.isEmpty ? String(decoding: try Console.readInput(), as: UTF8.self) : ids.joined(separator: " ")
     let ids = try text.split { ", \n\r\t[]".contains($0) }.map { word in
       guard let id = Int32(word) else {
         throw CommandFailure(.data, "expected token ids separated by spaces or commas, found '\(word.prefix(40))'")
@@ -81,35 +75,6 @@ struct DetokenizeCommand: ParsableCommand {
       }
       return id
     }
-    try ByteStream.writeOutput(tokenizer.decodeBytes(ids, skipSpecialTokens: skipSpecialTokens))
-  }
-}
-
-/// Standard input and output as bytes, which need not be UTF-8.
-private enum ByteStream {
-  static func readInput() throws -> [UInt8] {
-    var bytes: [UInt8] = []
-    var buffer = [UInt8](repeating: 0, count: 1 << 16)
-    while true {
-      let count = read(0, &buffer, buffer.count)
-      if count < 0, errno == EINTR { continue }
-      guard count >= 0 else {
-        throw CommandFailure(.unavailable, "can't read standard input: \(String(cString: strerror(errno)))")
-      }
-      guard count > 0 else { return bytes }
-      bytes += buffer[..<count]
-    }
-  }
-
-  static func writeOutput(_ bytes: [UInt8]) throws {
-    var offset = 0
-    while offset < bytes.count {
-      let count = bytes[offset...].withUnsafeBytes { write(1, $0.baseAddress, $0.count) }
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else {
-        throw CommandFailure(.unavailable, "can't write standard output: \(String(cString: strerror(errno)))")
-      }
-      offset += count
-    }
+    Console.write(bytes: tokenizer.decodeBytes(ids, skipSpecialTokens: skipSpecialTokens))
   }
 }

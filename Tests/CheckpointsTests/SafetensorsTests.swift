@@ -2,6 +2,12 @@ import Checkpoints
 import TestSupport
 import Testing
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 @Suite struct SafetensorsTests {
   let directory: TemporaryFolder
 
@@ -29,6 +35,18 @@ import Testing
     #expect(try file.tensor(named: "none").bytes.isEmpty)
     #expect(try Array(file.tensor(named: "b").bytes) == [0x21, 0x43])
     #expect(throws: CheckpointError.missingTensor(name: "c", path: path)) { try file.tensor(named: "c") }
+  }
+
+  /// A rename would take away what is no regular file: a link here, in /dev a device.
+  @Test func linksAreWrittenThrough() throws {
+    let file = try directory.write("file", [UInt8](repeating: 0x20, count: 4096))
+    let link = directory.file("link")
+    symlink(file, link)
+    let writer = try SafetensorsWriter(path: link, tensors: [.init(name: "a", dtype: .uint8, shape: [0])])
+    try writer.finish()
+    #expect(try SafetensorsFile(path: file).tensorNames == ["a"])
+    var status = stat()
+    #expect(lstat(link, &status) == 0 && (status.st_mode & S_IFMT) == S_IFLNK)
   }
 
   @Test func unfinishedFilesDoNotAppear() throws {

@@ -15,7 +15,10 @@ struct Command {
   /// - Parameters:
   ///   - input: standard input.
   ///   - directory: the working directory; nil keeps the tests' own.
-  static func run(_ arguments: [String], input: [UInt8] = [], directory: String? = nil) throws -> Command {
+  ///   - outputPath: where stdout goes instead of into `output`.
+  static func run(
+    _ arguments: [String], input: [UInt8] = [], directory: String? = nil, outputPath: String? = nil
+  ) throws -> Command {
     let folder = try TemporaryFolder()
     try folder.write("in", input)
 
@@ -23,7 +26,7 @@ struct Command {
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_addopen(&actions, 0, folder.file("in"), O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, folder.file("out"), O_WRONLY | O_CREAT, 0o600)
+    posix_spawn_file_actions_addopen(&actions, 1, outputPath ?? folder.file("out"), O_WRONLY | O_CREAT, 0o600)
     posix_spawn_file_actions_addopen(&actions, 2, folder.file("err"), O_WRONLY | O_CREAT, 0o600)
 
     // The shell changes the folder; spawning has no portable way to.
@@ -40,7 +43,9 @@ struct Command {
     while waitpid(process, &status, 0) < 0, errno == EINTR {}
     // A signal counts as 128 plus its number, as in a shell.
     let code = status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
-    return Command(status: code, output: try readText(folder.file("out")), errors: try readText(folder.file("err")))
+    return Command(
+      status: code, output: outputPath == nil ? try readText(folder.file("out")) : "",
+      errors: try readText(folder.file("err")))
   }
 
   struct Failure: Error { let reason: String }

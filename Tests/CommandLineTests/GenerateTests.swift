@@ -1,4 +1,5 @@
 import JSON
+import TestSupport
 import Testing
 
 /// The program as a user meets it: stdout, stderr, exit codes.
@@ -70,6 +71,8 @@ import Testing
     }
   }
 
+  private static let huge = "9223372036854775807"
+
   static let cases = [
     Case(["generate", ""], 65, "the prompt is empty"),
     Case(["generate", "--model", "/nonexistent", "x"], 65, "no model folder at '/nonexistent'"),
@@ -89,6 +92,18 @@ import Testing
     Case(["formats", "verify", "/nonexistent"], 65, "/nonexistent"),
     Case(["inspect", "/nonexistent"], 65, "/nonexistent"),
     Case(["nonsense"], 64, "nonsense"),
+    // Numbers whose sums and products overflow, and files that are none.
+    Case(["logits", "--tokens", "1", "--output", "/tmp/x", "--page-size", huge], 64, "pages of \(huge) tokens"),
+    Case(["logits", "--tokens", "/", "--output", "/tmp/x.safetensors"], 65, "can't read '/': Is a directory"),
+    Case(
+      ["calibrate", Repository.model("tiny-qwen3"), "--dry-run", "--threads", huge], 64, "--threads from 1 to 1024"),
+    Case(["bench", "bandwidth", "--threads", huge], 64, "--threads from 1 to 1024"),
+    Case(["bench", "attention", "--contexts", "64", huge], 64, "--contexts to be between 1 and 16777216"),
+    Case(["bench", "encode", "--rows", "9223372036854775792"], 64, "--rows to be a positive multiple of 16"),
+    Case(["bench", "decode", "-d", huge], 64, "--depth as numbers from 0 to"),
+    Case(["bench", "decode", "-n", huge], 64, "expected from 1 to"),
+    Case(["bench", "prefill", "--chunked-prefill-size", "0"], 64, "--chunked-prefill-size of at least 1"),
+    Case(["bench", "accuracy", "--problems", #filePath], 65, "line 1: "),
   ]
 
   @Test(arguments: cases)
@@ -97,6 +112,14 @@ import Testing
     #expect(run.status == example.status, "\(run.errors)")
     #expect(run.errors.contains(example.message), "\(run.errors)")
     #expect(run.output.isEmpty)
+  }
+
+  /// Results that can't be written are a failure, not a success without output.
+  @Test func outputThatCannotBeWritten() throws {
+    for arguments in [["formats"], ["detokenize", "5"], ["generate", "-n", "1", "hello"]] {
+      let run = try Command.run(arguments, outputPath: "/dev/full")
+      #expect(run.status == 69 && run.errors.contains("can't write standard output: No space left"), "\(run.errors)")
+    }
   }
 
   @Test func promptThatIsNotText() throws {

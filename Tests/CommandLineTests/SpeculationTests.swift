@@ -44,7 +44,8 @@ import Testing
     ("tiny-qwen3", ["--kv-cache-dtype-rope", "fp8"], "expected a model with latent attention"),
   ])
   func refusesRecipesOfNothing(model: String, flags: [String], sentence: String) throws {
-    for command in [["generate", "hello"], ["logits", "--tokens", "1 2", "--output", "/dev/null"]] {
+    let folder = try TemporaryFolder()
+    for command in [["generate", "hello"], ["logits", "--tokens", "1 2", "--output", folder.file("logits")]] {
       let run = try Command.run(command + ["--model", Repository.model(model)] + flags)
       #expect(run.status == 64 && run.errors.contains(sentence), "\(run.errors)")
     }

@@ -109,6 +109,20 @@ import Testing
     }
   }
 
+  /// A rename would take away what is no regular file.
+  @Test func linksAreWrittenThrough() throws {
+    let (cache, file) = try save("target")
+    defer { unlink(file) }
+    let link = path("link")
+    symlink(file, link)
+    defer { unlink(link) }
+    let saved = try #require(try cache.savedPrefix(of: Array(tokens.prefix(5))))
+    try saved.write(to: link, identity: identity(cache))
+    #expect(try load(cache, file).tokens == Array(tokens.prefix(5)))
+    var status = stat()
+    #expect(lstat(link, &status) == 0 && (status.st_mode & S_IFMT) == S_IFLNK)
+  }
+
   @Test func onlyWhatIsCachedCanBeSaved() throws {
     let cache = try filledCache()
     #expect(try cache.savedPrefix(of: tokens + [5]) == nil)
