@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "codec_internal.h"
+#include "record_internal.h"
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt")))
 #define INLINE AVX512 static inline __attribute__((always_inline))
@@ -176,9 +177,23 @@ INLINE void count_scales(__m512i scales, __m512i largest, nb_encode_statistics *
   statistics->zero_scales += (uint64_t)__builtin_popcount(_mm512_mask_test_epi32_mask(zero, largest, largest));
 }
 
+/// How the bytes of a row lie: one after the other, or as one token's words and scales in a region.
+typedef enum row_form { CANONICAL, WORDS } row_form;
+
+/// Writes `count` words, an even number, as one token's.
+INLINE void put_words(__m512i codes, int count, uint8_t *words) {
+  _Pragma("unroll") for (int pair = 0; pair < 8; pair++) {
+    if (2 * pair >= count) return;
+    const uint64_t both = (uint64_t)codes[pair];
+    const uint32_t low = (uint32_t)both, high = (uint32_t)(both >> 32);
+    memcpy(words + 2 * pair * NB_WORD_STRIDE, &low, 4);
+    memcpy(words + (2 * pair + 1) * NB_WORD_STRIDE, &high, 4);
+  }
+}
+
 /// Encodes `count` values, a constant GROUP or a row's shorter end.
-INLINE void encode_values(nb_recipe recipe, const float *row, int count, float g, uint8_t *codes, uint8_t *scales,
-                          nb_encode_statistics *statistics) {
+INLINE void encode_values(nb_recipe recipe, row_form form, const float *row, int count, float g, uint8_t *codes,
+                          uint8_t *scales, nb_encode_statistics *statistics) {
   const int size = recipe == NB_MXFP4 ? 32 : 16;
   __m512 x[8];
   for (int b = 0; b < 8; b++) x[b] = 16 * b < count ? _mm512_loadu_ps(row + 16 * b) : _mm512_setzero_ps();
@@ -198,6 +213,11 @@ INLINE void encode_values(nb_recipe recipe, const float *row, int count, float g
     scale_lanes = _mm512_permutexvar_epi32(even, scale_lanes);
   }
   const int64_t scale_bytes = _mm_cvtsi128_si64(_mm512_cvtepi32_epi8(scale_lanes));
+  if (form == WORDS) {
+    put_words(result.codes, count / 8, codes);
+    for (int b = 0; b < count / size; b++) scales[b * NB_SCALE_STRIDE] = (uint8_t)(scale_bytes >> 8 * b);
+    return;
+  }
   memcpy(scales, &scale_bytes, (size_t)(count / size));
   // A masked store can't be forwarded to the loads of whoever reads the row next: only a row's end uses it.
   if (count == GROUP)
@@ -206,13 +226,32 @@ INLINE void encode_values(nb_recipe recipe, const float *row, int count, float g
     _mm512_mask_storeu_epi64(codes, (__mmask8)((1u << count / 16) - 1), result.codes);
 }
 
-INLINE void encode_fp4(nb_recipe recipe, const float *row, int dimension, float g, uint8_t *codes, uint8_t *scales,
-                       nb_encode_statistics *statistics) {
-  const int size = recipe == NB_MXFP4 ? 32 : 16;
+INLINE void encode_fp4(nb_recipe recipe, row_form form, const float *row, int dimension, float g, uint8_t *codes,
+                       uint8_t *scales, nb_encode_statistics *statistics) {
+  const int size = recipe == NB_MXFP4 ? 32 : 16, tokens = form == WORDS ? NB_TOKENS : 1;
+  statistics->values += (uint64_t)dimension;
+  statistics->blocks += (uint64_t)(dimension / size);
   int i = 0;
   for (; i + GROUP <= dimension; i += GROUP)
-    encode_values(recipe, row + i, GROUP, g, codes + i / 2, scales + i / size, statistics);
-  if (i < dimension) encode_values(recipe, row + i, dimension - i, g, codes + i / 2, scales + i / size, statistics);
+    encode_values(recipe, form, row + i, GROUP, g, codes + i / 2 * tokens, scales + i / size * tokens, statistics);
+  if (i < dimension)
+    encode_values(recipe, form, row + i, dimension - i, g, codes + i / 2 * tokens, scales + i / size * tokens, statistics);
+}
+
+/// One instantiation a recipe.
+INLINE void encode_blocks(nb_recipe recipe, row_form form, const float *row, int dimension, float g, uint8_t *codes,
+                          uint8_t *scales, nb_encode_statistics *statistics) {
+  switch (recipe) {
+    case NB_NVFP4: encode_fp4(NB_NVFP4, form, row, dimension, g, codes, scales, statistics); break;
+    case NB_NVFP4_4OVER6: encode_fp4(NB_NVFP4_4OVER6, form, row, dimension, g, codes, scales, statistics); break;
+    case NB_FP4_MX_BLOCK16: encode_fp4(NB_FP4_MX_BLOCK16, form, row, dimension, 1.0f, codes, scales, statistics); break;
+    default: encode_fp4(NB_MXFP4, form, row, dimension, 1.0f, codes, scales, statistics); break;
+  }
+}
+
+/// Whether the vector kernels encode with this factor.
+static int is_in_range(nb_recipe recipe, float g) {
+  return (recipe != NB_NVFP4 && recipe != NB_NVFP4_4OVER6) || (g >= NARROW_G_MIN && g <= NARROW_G_MAX);
 }
 
 /// The lanes of a vector that a row of `dimension` values still has at `start`.
@@ -244,18 +283,22 @@ AVX512 static void encode_plain(nb_recipe recipe, const float *row, int dimensio
 AVX512 void nb_encode_row_avx512(nb_recipe recipe, const float *row, int dimension, float decode_scale, uint8_t *codes,
                                  uint8_t *scales, nb_encode_statistics *statistics) {
   const int size = nb_recipe_block(recipe);
-  if (size > 0) dimension = dimension / size * size;
-  if ((recipe == NB_NVFP4 || recipe == NB_NVFP4_4OVER6) && !(decode_scale >= NARROW_G_MIN && decode_scale <= NARROW_G_MAX))
+  if (!is_in_range(recipe, decode_scale))
     return nb_encode_row_portable(recipe, row, dimension, decode_scale, codes, scales, statistics);
+  if (size > 0)
+    return encode_blocks(recipe, CANONICAL, row, dimension / size * size, decode_scale, codes, scales, statistics);
   statistics->values += (uint64_t)dimension;
-  statistics->blocks += (uint64_t)(size > 0 ? dimension / size : 0);
-  switch (recipe) {
-    case NB_NVFP4: encode_fp4(NB_NVFP4, row, dimension, decode_scale, codes, scales, statistics); break;
-    case NB_NVFP4_4OVER6: encode_fp4(NB_NVFP4_4OVER6, row, dimension, decode_scale, codes, scales, statistics); break;
-    case NB_FP4_MX_BLOCK16: encode_fp4(NB_FP4_MX_BLOCK16, row, dimension, 1.0f, codes, scales, statistics); break;
-    case NB_MXFP4: encode_fp4(NB_MXFP4, row, dimension, 1.0f, codes, scales, statistics); break;
-    default: encode_plain(recipe, row, dimension, decode_scale, codes, statistics); break;
-  }
+  encode_plain(recipe, row, dimension, decode_scale, codes, statistics);
+}
+
+AVX512 int nb_encode_words_avx512(nb_recipe recipe, const float *row, int dimension, float decode_scale, uint8_t *words,
+                                  uint8_t *scales, nb_encode_statistics *statistics) {
+  if (!is_in_range(recipe, decode_scale)) return 0;
+  nb_encode_statistics ignored = {0};
+  const int size = nb_recipe_block(recipe);
+  encode_blocks(recipe, WORDS, row, dimension / size * size, decode_scale, words, scales,
+                statistics == NULL ? &ignored : statistics);
+  return 1;
 }
 
 /// The values of sixteen E4M3 bytes, NaN included.

@@ -1,8 +1,8 @@
 // Rows of consecutive tokens into a region. A whole group of 16 tokens is encoded first and then written in full 64-byte lines,
 // which saves the scattered stores of one row at a time: see csimd_record.h for where each byte goes.
-#include "csimd_record.h"
+#include "record_internal.h"
 
-enum { GROUP = 16, PIECE = 128 };
+enum { GROUP = NB_TOKENS, PIECE = 128 };
 
 #if defined(__x86_64__)
 
@@ -88,8 +88,7 @@ AVX512 static void store_group(const nb_region *region, int token, const float *
 
 /// Regions that `store_group` knows: whole words of 16 tokens.
 static int has_group_path(const nb_region *region) {
-  const int bits = nb_recipe_code_bits(region->recipe);
-  return (region->kind != NB_REGION_VALUE || bits == 4) && region->dimension * bits % 32 == 0;
+  return nb_region_has_words(region) && region->dimension * nb_recipe_code_bits(region->recipe) % 32 == 0;
 }
 
 #endif
