@@ -1,4 +1,5 @@
-/// Float32 [rows, width] in host memory, contiguous. Grows to the largest step and stays there.
+/// Float32 [rows, width] in host memory, contiguous. Grows to the largest step and stays there. Begins at a cache line, so that no
+/// vector of a row straddles two where the width is a multiple of 16.
 public final class CPUActivations {
   public let width: Int
   public private(set) var base: UnsafeMutablePointer<Float>
@@ -6,8 +7,7 @@ public final class CPUActivations {
 
   public init(width: Int) {
     self.width = width
-    base = .allocate(capacity: max(1, width))
-    base.initialize(repeating: 0, count: max(1, width))
+    base = Self.allocate(max(1, width))
   }
 
   deinit { base.deallocate() }
@@ -17,8 +17,12 @@ public final class CPUActivations {
     guard rows > capacity else { return }
     base.deallocate()
     capacity = max(rows, 2 * capacity)
-    base = .allocate(capacity: capacity * width)
-    base.initialize(repeating: 0, count: capacity * width)
+    base = Self.allocate(capacity * width)
+  }
+
+  private static func allocate(_ count: Int) -> UnsafeMutablePointer<Float> {
+    let bytes = UnsafeMutableRawPointer.allocate(byteCount: count * MemoryLayout<Float>.stride, alignment: 64)
+    return bytes.initializeMemory(as: Float.self, repeating: 0, count: count)
   }
 
   /// Moves some rows to the top.

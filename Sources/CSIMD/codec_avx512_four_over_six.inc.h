@@ -65,7 +65,7 @@ INLINE group encode_four_over_six(const values *v, __m512 largest, float g) {
   // In eighths, E2M1 values are whole numbers.
   const __m512 eighth = _mm512_mul_ps(_mm512_mul_ps(scale, floats(g)), floats(0.125f));
   const __m512 scale_eighth = _mm512_mul_ps(scale, floats(0.125f));
-  for (int j = 0; j < 16; j++) {
+  _Pragma("unroll") for (int j = 0; j < 16; j++) {
     // Quotients that are too large, and 0 / 0, become 6; where the scale is 0, so is `decoded`.
     const __m512 rounded = e2m1_round_eighths(_mm512_div_ps(elements[j], eighth));
     const __m512 decoded = _mm512_mul_ps(_mm512_mul_ps(rounded, scale_eighth), floats(g));

@@ -97,7 +97,9 @@ private final class EncodeRows {
   init(count: Int, dimension: Int) {
     self.count = count
     self.dimension = dimension
-    input = .allocate(capacity: count * dimension)
+    // At cache lines, as an engine's activations are.
+    input = UnsafeMutableRawPointer.allocate(byteCount: count * dimension * 4, alignment: 64)
+      .bindMemory(to: Float.self, capacity: count * dimension)
     output = .allocate(capacity: count * dimension)
     // Room for the widest recipe, and for whole pages.
     let padded = (count + Self.tokensInPage) * dimension
