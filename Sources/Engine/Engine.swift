@@ -41,8 +41,7 @@ public final class Engine: Sendable {
     contextLength = min(model.contextLimit, configuration.contextLength ?? .max)
     vocabularySize = model.vocabularySize
     let draft = try DraftPlan(model, configuration)
-    let mainBytes = layout.recordBytes * model.layerCount
-    pageBytes = mainBytes + (draft?.pageBytes ?? 0)
+    pageBytes = layout.recordBytes * model.layerCount + (draft?.pageBytes ?? 0)
     let plan = try PoolPlan.resolve(
       configuration, pageBytes: pageBytes, contextLength: contextLength, availableMemory: PoolPlan.availableMemory())
     let scales = loaded.scales ?? Array(repeating: .one, count: model.layerCount)
@@ -54,21 +53,9 @@ public final class Engine: Sendable {
       pool: pool, draftPool: try draft?.pool(pageCount: plan.pageCount, scales: loaded.draftScales), swap: swap,
       sharesPrefixes: configuration.sharesPrefixes)
 
-    var statistics = EngineStatistics()
     let plain = CacheRecipes(key: .bf16, value: .bf16, rope: .bf16)
     let reference = try model.cacheLayout(plain, pageSize: configuration.pageSize)
-    let names = layout.recipeNames
-    statistics.kvCache.dtypeK = names.first
-    statistics.kvCache.dtypeV = names.second
-    if layout.isMLA { statistics.kvCache.partNames = ["latent", "rotary key"] }
-    statistics.kvCache.bytesPerToken = pageBytes / configuration.pageSize
-    statistics.kvCache.ratioToBF16 =
-      Double(reference.recordBytes * (model.layerCount + (draft?.layerCount ?? 0))) / Double(pageBytes)
-    if let draft {
-      (statistics.speculation.draftDtypeK, statistics.speculation.draftDtypeV) = draft.layout.recipeNames
-      statistics.speculation.draftBytesPerToken = draft.pageBytes / configuration.pageSize
-    }
-    statistics.kvCache.pageSize = configuration.pageSize
+    var statistics = EngineStatistics(layout, layerCount: model.layerCount, draft, reference: reference)
     statistics.kvCache.pageCount = plan.pageCount
     statistics.kvCache.freePages = plan.pageCount
     statistics.kvCache.swapSlots = swap?.slotCount ?? 0

@@ -1,4 +1,4 @@
-import KVQuantization
+import PagedCache
 
 /// What an engine has done and holds, as of its last step.
 public struct EngineStatistics: Hashable, Sendable {
@@ -25,6 +25,21 @@ public struct EngineStatistics: Hashable, Sendable {
   public var kvCache = KVCacheStatistics()
 
   public init() {}
+
+  /// Of an engine that has done nothing yet; its pages are to be filled in.
+  /// - Parameter reference: the main model's layout in bf16.
+  init(_ layout: CacheLayout, layerCount: Int, _ draft: DraftPlan?, reference: CacheLayout) {
+    let pageBytes = layout.recordBytes * layerCount + (draft?.pageBytes ?? 0)
+    (kvCache.dtypeK, kvCache.dtypeV) = layout.recipeNames
+    if layout.isMLA { kvCache.partNames = ["latent", "rotary key"] }
+    kvCache.bytesPerToken = pageBytes / layout.pageSize
+    kvCache.ratioToBF16 = Double(reference.recordBytes * (layerCount + (draft?.layerCount ?? 0))) / Double(pageBytes)
+    kvCache.pageSize = layout.pageSize
+    if let draft {
+      (speculation.draftDtypeK, speculation.draftDtypeV) = draft.layout.recipeNames
+      speculation.draftBytesPerToken = draft.pageBytes / layout.pageSize
+    }
+  }
 }
 
 /// The pool and what is in it.

@@ -16,13 +16,16 @@ package struct PoolPlan: Hashable {
   ///   - contextLength: tokens that one sequence may have.
   ///   - availableMemory: bytes.
   ///   - totalMemory: bytes of the machine; more can't be asked for.
-  /// - Throws: `EngineError.invalidConfiguration` for a pool without a page, or larger than the machine's memory.
+  /// - Throws: `EngineError.invalidConfiguration` for a pool or a swap space without a page, or larger than the machine's memory.
   static func resolve(
     _ configuration: EngineConfiguration, pageBytes: Int, contextLength: Int, availableMemory: Int,
     totalMemory: Int = PoolPlan.totalMemory
   ) throws(EngineError) -> PoolPlan {
     let limit = Int(Int32.max) / 2
     guard configuration.swapSpace <= totalMemory else { throw tooMuch("--swap-space", configuration.swapSpace) }
+    guard configuration.swapSpace == 0 || configuration.swapSpace >= pageBytes else {
+      throw tooLittle("--swap-space", configuration.swapSpace)
+    }
     switch configuration.poolSize {
     case .tokens(let count):
       let most = totalMemory / pageBytes * configuration.pageSize
@@ -53,11 +56,13 @@ package struct PoolPlan: Hashable {
       .invalidConfiguration(option: option, expected: "at most this machine's \(totalMemory) bytes", found: "\(bytes)")
     }
 
+    func tooLittle(_ option: String, _ bytes: Int) -> EngineError {
+      .invalidConfiguration(
+        option: option, expected: "at least one page of \(pageBytes) bytes", found: "\(bytes) bytes")
+    }
+
     func fit(_ bytes: Int, _ option: String) throws(EngineError) -> PoolPlan {
-      guard bytes >= pageBytes else {
-        throw .invalidConfiguration(
-          option: option, expected: "at least one page of \(pageBytes) bytes", found: "\(bytes) bytes")
-      }
+      guard bytes >= pageBytes else { throw tooLittle(option, bytes) }
       return PoolPlan(pageCount: min(limit, bytes / pageBytes), reason: option)
     }
   }

@@ -14,10 +14,13 @@ enum ThreadClock {
 }
 
 extension Duration {
-  /// In whole nanoseconds; the largest number for what is longer than three centuries.
+  package var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+
+  /// In whole nanoseconds; the nearest number for what is longer than three centuries, to either side.
   var nanoseconds: Int64 {
     let (seconds, attoseconds) = components
-    return seconds > Int64.max / 1_000_000_000 - 1
-      ? .max : seconds * 1_000_000_000 + attoseconds / 1_000_000_000
+    let bound = Int64.max / 1_000_000_000 - 1
+    guard (-bound...bound).contains(seconds) else { return seconds < 0 ? .min : .max }
+    return seconds * 1_000_000_000 + attoseconds / 1_000_000_000
   }
 }

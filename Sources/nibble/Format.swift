@@ -1,3 +1,5 @@
+import Engine
+
 extension Double {
   /// With a fixed number of decimals, 15 at most; "-" for what is no number.
   func decimals(_ count: Int) -> String {
@@ -14,8 +16,6 @@ extension Double {
 }
 
 extension Duration {
-  var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
-
   /// As people read it.
   var milliseconds: String { (inSeconds * 1000).decimals(1) + " ms" }
 }

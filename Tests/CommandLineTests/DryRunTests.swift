@@ -85,6 +85,7 @@ struct HollowModel {
     ["--kv-cache-dtype", "q4_0"], ["--attention-backend", "fa3"], ["--attention-backend", "cuda"],
     ["--page-size", "40"], ["--speculative-algorithm", "mtp"], ["--kv-cache-scales", "/no/such/file"],
     ["--kv-scale-convention", "amax/7"], ["--kv-cache-memory", "100B"], ["--temperature", "-1"],
+    ["--swap-space", "1B"], ["--repetition-penalty", "1e-38"],
     ["--max-tokens", "100000"], ["--max-total-tokens", "64", "--max-tokens", "65"],
     ["--prefill-attention-backend", "cpu", "--decode-attention-backend", "cuda"],
   ])

@@ -94,7 +94,20 @@ private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Boo
     late = try request([1, 2, 3], maxTokens: 4)
     late.deadline = .seconds(Int64.max)
     #expect(try await engine.outcome(of: late).reason == .length)
+    // One that is long past has passed.
+    late.deadline = .seconds(Int64.min)
+    #expect(try await engine.outcome(of: late).reason == .deadline)
     try await engine.checkIntegrity()
+  }
+
+  /// Memory that holds not even a page is a mistake, not a pool or a swap space that does nothing.
+  @Test func refusesMemoryWithoutAPage() throws {
+    for (pool, swap, option) in [(63, 0, "--max-total-tokens"), (4096, 1, "--swap-space")] {
+      do {
+        _ = try makeEngine(EngineConfiguration(poolSize: .tokens(pool), swapSpace: swap))
+        Issue.record("took \(option)")
+      } catch EngineError.invalidConfiguration(let found, _, _) { #expect(found == option) }
+    }
   }
 
   @Test func everyChoiceHasAnEnd() async throws {

@@ -33,10 +33,13 @@ import Testing
     #expect(parameter { try SamplingParameters(topP: 0) } == "top_p")
     #expect(parameter { try SamplingParameters(topP: 1.01) } == "top_p")
     #expect(parameter { try SamplingParameters(minP: -0.1) } == "min_p")
-    #expect(parameter { try SamplingParameters(repetitionPenalty: 0) } == "repetition_penalty")
+    for penalty: Float in [0, 1e-38, 1e38, .nan] {
+      #expect(parameter { try SamplingParameters(repetitionPenalty: penalty) } == "repetition_penalty")
+    }
     #expect(parameter { try SamplingParameters(frequencyPenalty: 3) } == "frequency_penalty")
     #expect(parameter { try SamplingParameters(presencePenalty: .nan) } == "presence_penalty")
     #expect(parameter { try SamplingParameters(stop: ["a", ""]) } == "stop")
+    #expect(parameter { try SamplingParameters(stopTokenIDs: [3, -1], minTokens: 2) } == "stop_token_ids")
     #expect(parameter { try SamplingParameters(maxTokens: -1) } == "max_tokens")
     #expect(parameter { try SamplingParameters(maxTokens: 3, minTokens: 4) } == "min_tokens")
     #expect(parameter { try SamplingParameters(logprobs: 21) } == "logprobs")
@@ -154,6 +157,13 @@ import Testing
     logits[5] = .nan
     #expect(SamplerProbe.sample(logits, .greedy, seed: 0, position: 0) == nil)
     #expect(SamplerProbe.sample([-.infinity, -.infinity], .greedy, seed: 0, position: 0) == nil)
+  }
+
+  /// Stop tokens can't be chosen before `minTokens`, those beyond the vocabulary least of all.
+  @Test func stopTokensAreHeldBack() throws {
+    let parameters = try SamplingParameters(stopTokenIDs: [1, 5000], minTokens: 2)
+    #expect(SamplerProbe.sample([0, 3, 2], parameters, seed: 0, position: 0) == 2)
+    #expect(SamplerProbe.sample([0, 3, 2], parameters, seed: 0, position: 0, output: [2, 2]) == 1)
   }
 
   @Test func topKKeepsTies() throws {

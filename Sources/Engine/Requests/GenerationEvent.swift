@@ -79,7 +79,3 @@ public struct Timings: Hashable, Sendable {
 
   public init() {}
 }
-
-extension Duration {
-  var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
-}

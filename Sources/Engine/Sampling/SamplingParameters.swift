@@ -42,12 +42,15 @@ public struct SamplingParameters: Hashable, Sendable {
     try check(topK >= -1, "top_k", "0 (all) or a positive number", topK)
     try check(topP > 0 && topP <= 1, "top_p", "a number above 0, up to 1", topP)
     try check(minP >= 0 && minP <= 1, "min_p", "a number from 0 to 1", minP)
+    // What is beyond makes infinities of logits, which would look like a fault of the model.
     try check(
-      repetitionPenalty > 0 && repetitionPenalty.isFinite, "repetition_penalty", "a number above 0", repetitionPenalty)
+      (1e-6...1e6).contains(repetitionPenalty), "repetition_penalty", "a number from 1e-6 to 1e6", repetitionPenalty)
     try check(abs(frequencyPenalty) <= 2, "frequency_penalty", "a number from -2 to 2", frequencyPenalty)
     try check(abs(presencePenalty) <= 2, "presence_penalty", "a number from -2 to 2", presencePenalty)
     try check(!stop.contains(""), "stop", "strings that are not empty", "an empty one")
     try check(stop.count <= 64, "stop", "at most 64 strings", stop.count)
+    let badID = stopTokenIDs.first { $0 < 0 }
+    try check(badID == nil, "stop_token_ids", "ids from 0 on", badID ?? 0)
     try check(maxTokens ?? 0 >= 0, "max_tokens", "0 or a positive number", maxTokens ?? 0)
     try check(
       minTokens >= 0 && minTokens <= maxTokens ?? .max, "min_tokens", "a number from 0 to max_tokens", minTokens)
