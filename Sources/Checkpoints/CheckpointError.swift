@@ -6,6 +6,8 @@ public enum CheckpointError: Error, Hashable, Sendable, CustomStringConvertible 
   case json(path: String, JSONError)
   /// A safetensors file whose header doesn't describe its bytes.
   case invalidTensorFile(path: String, reason: String)
+  /// A tensor that isn't what the configuration needs.
+  case invalidTensor(name: String, path: String, expected: String, found: String)
   /// A shard index that doesn't match its shards.
   case invalidIndex(path: String, reason: String)
   case missingTensor(name: String, path: String)
@@ -21,6 +23,8 @@ public enum CheckpointError: Error, Hashable, Sendable, CustomStringConvertible 
     case .json(_, .unreadableFile(let path, let reason)): "can't read \(path): \(reason)"
     case .json(let path, let error): "\(path): \(error)"
     case .invalidTensorFile(let path, let reason): "\(path) is not a valid safetensors file: \(reason)"
+    case .invalidTensor(let name, let path, let expected, let found):
+      "\(path): expected tensor '\(name)' \(expected), found \(found)"
     case .invalidIndex(let path, let reason): "\(path) does not match its shards: \(reason)"
     case .missingTensor(let name, let path):
       "\(path) has no tensor '\(name)'; the checkpoint is incomplete or of another architecture than config.json says"

@@ -21,11 +21,8 @@ public struct GenerationConfiguration: Hashable, Sendable {
     let path = "\(directory)/generation_config.json"
     let document: JSONValue
     do throws(JSONError) {
-      document = try JSONValue.parse(contentsOf: path)
-    } catch {
-      guard case .unreadableFile = error else { throw .json(path: path, error) }
-      document = [:]
-    }
+      document = try JSONValue.parse(ifPresent: path) ?? [:]
+    } catch { throw .json(path: path, error) }
     try self.init(json: document, path: path)
     if eosTokenIDs.isEmpty { eosTokenIDs = model.eosTokenIDs }
     bosTokenID = bosTokenID ?? model.bosTokenID

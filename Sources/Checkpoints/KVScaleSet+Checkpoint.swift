@@ -69,13 +69,13 @@ extension KVScaleSet {
 
 extension KVScaleSet.Scale {
   /// The first value of a scale tensor.
-  /// - Throws: `CheckpointError.invalidTensorFile` for a tensor that is empty or no float.
+  /// - Throws: `CheckpointError.invalidTensor` for a tensor that is empty or no float.
   init(
     name: String, dtype: TensorType, shape: [Int], bytes: UnsafeRawBufferPointer, path: String
   ) throws(CheckpointError) {
     let elementCount = shape.reduce(1, *)
     guard elementCount > 0 else {
-      throw .invalidTensorFile(path: path, reason: "the KV scale '\(name)' is empty")
+      throw .invalidTensor(name: name, path: path, expected: "to hold a KV scale", found: "no values")
     }
     let value: Float
     switch dtype {
@@ -84,8 +84,8 @@ extension KVScaleSet.Scale {
     case .bfloat16: value = Float(bitPattern: UInt32(bytes.loadUnaligned(as: UInt16.self)) << 16)
     case .float16: value = Self.float(half: bytes.loadUnaligned(as: UInt16.self))
     default:
-      throw .invalidTensorFile(
-        path: path, reason: "expected the KV scale '\(name)' to be F32, F16 or BF16, found \(dtype.rawValue)")
+      throw .invalidTensor(
+        name: name, path: path, expected: "to hold a KV scale in F32, F16 or BF16", found: dtype.rawValue)
     }
     self.init(name: name, value: value, elementCount: elementCount)
   }

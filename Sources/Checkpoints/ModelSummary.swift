@@ -1,6 +1,12 @@
 import JSON
 import KVQuantization
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
 /// What a model folder holds, for `nibble inspect`: geometry, parameters, element types, what a token costs in the cache under
 /// each recipe, and the KV scales that were found.
 public struct ModelSummary: Sendable {
@@ -51,11 +57,8 @@ extension KVScaleSet {
   /// kv_scales.json of a model folder; nil where there is none.
   public static func beside(_ directory: String) throws(CheckpointError) -> KVScaleSet? {
     let path = "\(directory)/\(fileName)"
-    do throws(CheckpointError) {
-      return try KVScaleSet(contentsOf: path)
-    } catch {
-      if case .json(_, .unreadableFile) = error { return nil }
-      throw error
-    }
+    var status = stat()
+    if stat(path, &status) != 0, errno == ENOENT { return nil }
+    return try KVScaleSet(contentsOf: path)
   }
 }

@@ -57,11 +57,9 @@ extension QuantizationConfiguration {
     let path = "\(directory)/hf_quant_config.json"
     let document: JSONValue
     do throws(JSONError) {
-      document = try JSONValue.parse(contentsOf: path)
-    } catch {
-      if case .unreadableFile = error { return nil }
-      throw .json(path: path, error)
-    }
+      guard let found = try JSONValue.parse(ifPresent: path) else { return nil }
+      document = found
+    } catch { throw .json(path: path, error) }
     let reader = try ConfigurationReader(document, path: path)
     guard let section = try reader.section("quantization") else { return nil }
     method = try reader.section("producer")?.string("name") ?? "modelopt"

@@ -13,6 +13,13 @@ extension JSONValue {
     try parse(bytes: try read(path), maximumDepth: maximumDepth, refusesDuplicateKeys: refusesDuplicateKeys)
   }
 
+  /// The same; nil where there is no such file.
+  public static func parse(ifPresent path: String) throws(JSONError) -> JSONValue? {
+    var status = stat()
+    if stat(path, &status) != 0, errno == ENOENT { return nil }
+    return try parse(contentsOf: path)
+  }
+
   /// The bytes of a whole regular file, at most 1 GiB.
   package static func read(_ path: String) throws(JSONError) -> [UInt8] {
     func failure(_ code: Int32) -> JSONError { .unreadableFile(path: path, reason: String(cString: strerror(code))) }

@@ -25,8 +25,8 @@ struct WeightLoader<Ops: Operators> {
   private func view(_ name: String, shape: [Int]) throws -> WeightView {
     let tensor = try checkpoint.tensor(named: name)
     guard tensor.shape == shape else {
-      throw CheckpointError.invalidTensorFile(
-        path: tensor.path, reason: "expected '\(name)' of shape \(shape) after config.json, found \(tensor.shape)")
+      throw CheckpointError.invalidTensor(
+        name: name, path: tensor.path, expected: "of shape \(shape) after config.json", found: "\(tensor.shape)")
     }
     let (rows, columns) = (shape.count == 2 ? shape[0] : 1, shape[shape.count - 1])
     let type: WeightType
@@ -39,8 +39,8 @@ struct WeightLoader<Ops: Operators> {
     case .bfloat16: type = .bf16
     case .float16: type = .f16
     default:
-      throw CheckpointError.invalidTensorFile(
-        path: tensor.path, reason: "expected '\(name)' in BF16, F16 or F32, found \(tensor.dtype.rawValue)")
+      throw CheckpointError.invalidTensor(
+        name: name, path: tensor.path, expected: "in BF16, F16 or F32", found: tensor.dtype.rawValue)
     }
     return WeightView(
       type: type, rows: rows, columns: columns, bytes: tensor.bytes)
@@ -56,9 +56,9 @@ struct WeightLoader<Ops: Operators> {
     let tensor = try checkpoint.tensor(named: name)
     let shape = [(rows + 127) / 128, (columns + 127) / 128]
     guard tensor.shape == shape, tensor.dtype == .float32 else {
-      throw CheckpointError.invalidTensorFile(
-        path: tensor.path,
-        reason: "expected '\(name)' of shape \(shape) in F32, found \(tensor.shape) in \(tensor.dtype.rawValue)")
+      throw CheckpointError.invalidTensor(
+        name: name, path: tensor.path, expected: "of shape \(shape) in F32",
+        found: "\(tensor.shape) in \(tensor.dtype.rawValue)")
     }
     return (0..<tensor.elementCount).map { tensor.bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
   }

@@ -1,6 +1,13 @@
 import Checkpoints
+import KVQuantization
 import TestSupport
 import Testing
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
 
 @Suite struct CheckpointTests {
   let directory: TemporaryFolder
@@ -56,6 +63,20 @@ import Testing
     try directory.write("model.safetensors.index.json", index)
     let error = #expect(throws: CheckpointError.self) { try Checkpoint(directory: directory.path) }
     #expect(error?.description.contains(expected) == true, "\(error?.description ?? "")")
+  }
+
+  /// A file that is there and can't be read is no file that is missing: scales or defaults would be dropped in silence.
+  @Test(arguments: ["generation_config.json", "hf_quant_config.json", "kv_scales.json"])
+  func filesThatCannotBeReadAreNamed(name: String) throws {
+    try directory.write("config.json", config)
+    try directory.write("model.safetensors", tensorFile(header: "{}", dataBytes: 0))
+    func load() throws -> KVScaleSet? { try KVScaleSet.found(for: Checkpoint(directory: directory.path)) }
+    #expect(try load() == nil)
+    // A link to itself.
+    symlink(directory.file(name), directory.file(name))
+    let error = #expect(throws: CheckpointError.self) { try load() }
+    #expect(
+      error?.description.contains("\(name): Too many levels of symbolic links") == true, "\(error?.description ?? "")")
   }
 
   @Test func missingFilesAreNamed() throws {
