@@ -37,6 +37,17 @@ import Testing
     #expect(throws: CheckpointError.missingTensor(name: "c", path: path)) { try file.tensor(named: "c") }
   }
 
+  @Test func aFullDiskLeavesNothingBehind() throws {
+    let path = directory.file("full.safetensors")
+    let partial = "\(path).\(getpid()).part"
+    symlink("/dev/full", partial)
+    #expect(throws: CheckpointError.unwritable(path: path, reason: "No space left on device")) {
+      let writer = try SafetensorsWriter(path: path, tensors: [.init(name: "a", dtype: .uint8, shape: [0])])
+      try writer.finish()
+    }
+    for name in [path, partial] { #expect(unlink(name) != 0 && errno == ENOENT, "\(name) is left") }
+  }
+
   /// A rename would take away what is no regular file: a link here, in /dev a device.
   @Test func linksAreWrittenThrough() throws {
     let file = try directory.write("file", [UInt8](repeating: 0x20, count: 4096))

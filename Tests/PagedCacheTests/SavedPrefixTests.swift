@@ -98,6 +98,16 @@ import Testing
   @Test func aFullDiskLeavesNothingBehind() throws {
     let cache = try filledCache()
     let saved = try #require(try cache.savedPrefix(of: tokens))
+    // The temporary file is a disk that is full.
+    let (file, partial) = (path("full"), path("full") + ".partial-\(getpid())")
+    symlink("/dev/full", partial)
+    #expect {
+      try saved.write(to: file, identity: identity(cache))
+    } throws: {
+      guard case PagedCacheError.fileFailed("write", _, _) = $0 else { return false }
+      return true
+    }
+    for name in [file, partial] { #expect(unlink(name) != 0 && errno == ENOENT, "\(name) is left") }
     #expect {
       try saved.write(to: "/dev/full", identity: identity(cache))
     } throws: {
