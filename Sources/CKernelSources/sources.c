@@ -7,6 +7,9 @@ static const uint8_t nibble_kernels_h[] = {
 static const uint8_t nibble_latent_h[] = {
 #embed "include/nibble_latent.h"
 };
+static const uint8_t activations_cuh[] = {
+#embed "Kernels/activations.cuh"
+};
 static const uint8_t codecs_cuh[] = {
 #embed "Kernels/codecs.cuh"
 };
@@ -76,6 +79,7 @@ static const uint8_t store_cu[] = {
 static const nb_kernel_source sources[] = {
     SOURCE("nibble_kernels.h", nibble_kernels_h),
     SOURCE("nibble_latent.h", nibble_latent_h),
+    SOURCE("activations.cuh", activations_cuh),
     SOURCE("codecs.cuh", codecs_cuh),
     SOURCE("decode.cu", decode_cu),
     SOURCE("decode_layout.cuh", decode_layout_cuh),

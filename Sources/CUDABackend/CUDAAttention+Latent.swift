@@ -48,7 +48,8 @@ extension CUDAAttention {
             latentDimension: latentDimension, ropeDimension: ropeDimension, pageSize: 64, recipeLatent: recipe,
             recipeRope: rope)
         else { continue }
-        for instance in [PagedLatentDecode.instance(layout: layout), PagedLatentStore.instance(layout: layout)]
+        for instance in [PagedLatentDecode.instance(layout: layout)]
+          + ActivationType.allCases.map({ PagedLatentStore.instance(layout: layout, rowType: $0) })
         where !instances.contains(instance) { instances.append(instance) }
       }
     }

@@ -63,8 +63,9 @@ public enum CUDAAttention {
         else { continue }
         for instance in [
           PagedDecode.instance(layout: layout, queryRows: 8), PagedDecode.instance(layout: layout, queryRows: 16),
-          PagedStore.instance(layout: layout), PagedDequantize.instance(layout: layout),
-        ] where !instances.contains(instance) { instances.append(instance) }
+          PagedDequantize.instance(layout: layout),
+        ] + ActivationType.allCases.map({ PagedStore.instance(layout: layout, rowType: $0) })
+        where !instances.contains(instance) { instances.append(instance) }
       }
     }
     return instances + latentInstances

@@ -10,11 +10,12 @@ public struct PagedLatentStore: Sendable {
   public let rowType: ActivationType
   public let kernel: Kernel
 
-  public static func instance(layout: MLALayout) -> KernelInstance {
+  public static func instance(layout: MLALayout, rowType: ActivationType) -> KernelInstance {
     KernelInstance(
       file: "latent_store.cu", entry: "nb_latent_store",
       defines: [
         .init("NB_RECIPE_LATENT", layout.recipeLatent.rawValue), .init("NB_RECIPE_ROPE", layout.recipeRope.rawValue),
+        .init("NB_ROW_TYPE", rowType.rawValue),
       ])
   }
 
@@ -23,7 +24,7 @@ public struct PagedLatentStore: Sendable {
     try CUDAAttention.validate(layout: .mla(layout), queryHeadCount: 1)
     self.layout = layout
     self.rowType = rowType
-    kernel = try library.kernel(Self.instance(layout: layout))
+    kernel = try library.kernel(Self.instance(layout: layout, rowType: rowType))
   }
 
   /// Queues one launch; no rows, no launch.
@@ -34,13 +35,15 @@ public struct PagedLatentStore: Sendable {
       latents: call.keys, ropes: call.values, slots: call.slots, cache: call.cache, replaced: call.replacedCount,
       page_stride: Int64(call.pageStride), latent_stride: Int64(call.keyStride ?? layout.latentDimension),
       rope_stride: Int64(call.valueStride ?? layout.ropeDimension), page_shift: layout.pageShift,
-      rows: Int32(clamping: call.rows), row_type: rowType.rawValue,
+      rows: Int32(clamping: call.rows),
       latent_scale: layout.recipeLatent.usesDecodeScale ? call.scales.key : 1,
-      rope_scale: layout.recipeRope.usesDecodeScale ? call.scales.value : 1, reserved: 0)
+      rope_scale: layout.recipeRope.usesDecodeScale ? call.scales.value : 1)
     let tiles = (call.rows + Int(NB_TILE_TOKENS) - 1) / Int(NB_TILE_TOKENS)
+    let warps = tiles * Int(NB_LATENT_DIM + NB_ROPE_DIM) / 32
+    let blocks = (warps * 32 + Int(NB_LATENT_STORE_THREADS) - 1) / Int(NB_LATENT_STORE_THREADS)
     // Four times what may be resident at once, as the other kernels of rows.
     let most = kernel.context.device.multiprocessorCount * (2048 / Int(NB_LATENT_STORE_THREADS)) * 4
-    let shape = LaunchShape(grid: .init(min(tiles, most)), block: .init(Int(NB_LATENT_STORE_THREADS)))
+    let shape = LaunchShape(grid: .init(min(blocks, most)), block: .init(Int(NB_LATENT_STORE_THREADS)))
     let (rowType, layout) = (rowType, layout)
     try kernel.launch(arguments, shape: shape, on: stream) {
       """

@@ -40,12 +40,12 @@ public struct PagedStore: Sendable {
     }
   }
 
-  public static func instance(layout: MHALayout) -> KernelInstance {
+  public static func instance(layout: MHALayout, rowType: ActivationType) -> KernelInstance {
     KernelInstance(
       file: "store.cu", entry: "nb_store",
       defines: [
         .init("NB_RECIPE_K", layout.recipeK.rawValue), .init("NB_RECIPE_V", layout.recipeV.rawValue),
-        .init("NB_DIM", layout.headDimension),
+        .init("NB_DIM", layout.headDimension), .init("NB_ROW_TYPE", rowType.rawValue),
       ])
   }
 
@@ -54,7 +54,7 @@ public struct PagedStore: Sendable {
     try CUDAAttention.validate(layout: layout, queryHeadCount: layout.kvHeadCount)
     self.layout = layout
     self.rowType = rowType
-    kernel = try library.kernel(Self.instance(layout: layout))
+    kernel = try library.kernel(Self.instance(layout: layout, rowType: rowType))
   }
 
   /// Queues one launch; no rows, no launch.
@@ -66,8 +66,8 @@ public struct PagedStore: Sendable {
       page_stride: Int64(call.pageStride), key_stride: call.keyStride.map { Int64($0) } ?? row,
       value_stride: call.valueStride.map { Int64($0) } ?? row, page_shift: layout.pageShift,
       rows: Int32(clamping: call.rows), kv_heads: Int32(layout.kvHeadCount), dim: Int32(layout.headDimension),
-      row_type: rowType.rawValue, key_scale: layout.recipeK.usesDecodeScale ? call.scales.key : 1,
-      value_scale: layout.recipeV.usesDecodeScale ? call.scales.value : 1, reserved: 0)
+      key_scale: layout.recipeK.usesDecodeScale ? call.scales.key : 1,
+      value_scale: layout.recipeV.usesDecodeScale ? call.scales.value : 1)
     let shape = layout.rowLaunchShape(tokens: call.rows, device: kernel.context.device)
     let rowType = rowType
     let layout = layout

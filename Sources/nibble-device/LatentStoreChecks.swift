@@ -28,7 +28,7 @@ enum LatentStoreChecks {
     guard let layout = try? setting.layout() else {
       return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
     }
-    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout)]) { bench in
+    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout, rowType: type)]) { bench in
       try run(layout, type, seed: DeviceCase.seed(name), bench)
     }
   }
@@ -39,11 +39,7 @@ enum LatentStoreChecks {
     var random = RandomNumbers(seed: seed)
     let (pageCount, poison) = (5, UInt8(0xa5))
     let scales = DecodeScales(key: 0.0021, value: 0.0037)
-    let capacity = pageCount * layout.pageSize
-    // Three of four slots, in any order, and some rows to skip.
-    var slots = Array(Int32(0)..<Int32(capacity)).shuffled(using: &random).dropLast(capacity / 4)
-      .map { $0 % 11 == 3 ? -1 - $0 : $0 }
-    slots.append(-1)
+    let slots = StoreChecks.slots(pageCount * layout.pageSize, &random)
     let latents = StoreChecks.rows(slots.count, layout.latentDimension, &random).map { type.rounded($0) }
     let ropes = StoreChecks.rows(slots.count, layout.ropeDimension, &random).map { type.rounded($0) }
 

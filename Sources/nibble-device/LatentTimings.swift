@@ -136,7 +136,7 @@ enum LatentTimings {
     guard let layout = try? layout(recipe) else {
       return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
     }
-    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout)]) { bench in
+    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout, rowType: .bf16)]) { bench in
       let yardsticks = try bench.yardsticks()
       var random = RandomNumbers(seed: DeviceCase.seed(name))
       let width = layout.latentDimension + layout.ropeDimension

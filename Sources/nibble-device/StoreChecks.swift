@@ -18,35 +18,39 @@ enum StoreChecks {
         }
       }
     }
+    // Enough blocks for the rare ones, whose two scales are as good but for a hair.
+    for recipe in [KVRecipe.nvfp4, .nvfp4FourOverSix] {
+      for type in quick ? [.bf16] : ActivationType.allCases {
+        cases.append(
+          check(recipe, recipe, dimension: 128, pageSize: 64, heads: 8, type: type, pageCount: quick ? 8 : 64))
+      }
+    }
     cases.append(check(.nvfp4, .fp8E4M3, dimension: 128, pageSize: 64, heads: 2, type: .bf16))
     cases.append(check(.bf16, .mxfp4, dimension: 192, pageSize: 16, heads: 2, type: .f32))
     return cases
   }
 
   private static func check(
-    _ recipeK: KVRecipe, _ recipeV: KVRecipe, dimension: Int, pageSize: Int, heads: Int, type: ActivationType
+    _ recipeK: KVRecipe, _ recipeV: KVRecipe, dimension: Int, pageSize: Int, heads: Int, type: ActivationType,
+    pageCount: Int = 5
   ) -> DeviceCase {
     let name = "check/store/\(recipeK.name)-\(recipeV.name)/d\(dimension)/p\(pageSize)/hk\(heads)/\(type.name)"
     guard
       let layout = try? MHALayout(
         kvHeadCount: heads, headDimension: dimension, pageSize: pageSize, recipeK: recipeK, recipeV: recipeV)
     else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    return DeviceCase(name: name, instances: [PagedStore.instance(layout: layout)]) { bench in
-      try run(layout, type, seed: DeviceCase.seed(name), bench)
+    return DeviceCase(name: name, instances: [PagedStore.instance(layout: layout, rowType: type)]) { bench in
+      try run(layout, type, pageCount: pageCount, seed: DeviceCase.seed(name), bench)
     }
   }
 
   private static func run(
-    _ layout: MHALayout, _ type: ActivationType, seed: UInt64, _ bench: DeviceBench
+    _ layout: MHALayout, _ type: ActivationType, pageCount: Int, seed: UInt64, _ bench: DeviceBench
   ) throws -> CaseResult {
     var random = RandomNumbers(seed: seed)
-    let (pageCount, poison) = (5, UInt8(0xa5))
+    let poison = UInt8(0xa5)
     let scales = DecodeScales(key: 0.0021, value: 0.0037)
-    let capacity = pageCount * layout.pageSize
-    // Three of four slots, in any order, and some rows to skip.
-    var slots = Array(Int32(0)..<Int32(capacity)).shuffled(using: &random).dropLast(capacity / 4)
-      .map { $0 % 11 == 3 ? -1 - $0 : $0 }
-    slots.append(-1)
+    let slots = slots(pageCount * layout.pageSize, &random)
     let width = layout.kvHeadCount * layout.headDimension
     let keys = rows(slots.count, width, &random).map { type.rounded($0) }
     let values = rows(slots.count, width, &random).map { type.rounded($0) }
@@ -118,6 +122,26 @@ enum StoreChecks {
     result.line.add("wrong_bytes", wrong)
     result.line.add("nonfinite", Int(count))
     return result
+  }
+
+  /// Three of four of `capacity` slots, each once: half of them in whole tiles, which are stored as one piece; one tile that lacks a
+  /// row; one that begins in the middle of two; the rest in any order, with some rows to skip.
+  static func slots(_ capacity: Int, _ random: inout RandomNumbers) -> [Int32] {
+    let tiles = Array(0..<capacity / 16).shuffled(using: &random).map { Int32($0 * 16) }
+    let whole = tiles.prefix(tiles.count / 2).flatMap { Array($0..<$0 + 16) }
+    var rest = Array(tiles.dropFirst(tiles.count / 2).flatMap { Array($0..<$0 + 16) })
+    let holed = rest.prefix(16).enumerated().map { $0.offset == 7 ? -1 : $0.element }
+    rest.removeFirst(16)
+    rest.shuffle(using: &random)
+    let scattered = rest[..<(rest.count - capacity / 4)].map { $0 % 11 == 3 ? -1 - $0 : $0 }
+    // Behind eight other rows, tiles in order are not whole ones.
+    let last = whole.count - (tiles.count < 8 ? 0 : 32)
+    var slots = Array(whole[..<last])
+    slots += holed
+    slots += scattered[..<8]
+    slots += whole[last...]
+    slots += scattered[8...]
+    return slots + [-1]
   }
 
   /// Rows of every kind: ordinary, tiny, huge, zero, with exact ties, with NaN and infinities.

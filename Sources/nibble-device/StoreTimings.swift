@@ -23,7 +23,8 @@ enum StoreTimings {
       let layout = try? MHALayout(
         kvHeadCount: 8, headDimension: 128, pageSize: 64, recipeK: recipe, recipeV: recipe)
     else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    let instance = what == "store" ? PagedStore.instance(layout: layout) : PagedDequantize.instance(layout: layout)
+    let instance =
+      what == "store" ? PagedStore.instance(layout: layout, rowType: .bf16) : PagedDequantize.instance(layout: layout)
     return DeviceCase(name: name, instances: [instance]) { bench in
       let yardsticks = try bench.yardsticks()
       let time = try body(layout, DeviceCase.seed(name), bench)

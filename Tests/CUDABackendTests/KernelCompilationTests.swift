@@ -66,10 +66,10 @@ private let compiler: NVRTC? = {
   }
 
   @Test func thereIsAnInstanceForEveryKernel() {
-    // At five head dimensions: five decoders with two row tiles, six encoders, five dequantisers. Of latent attention, with
-    // rotary keys in BF16 or in the latent's recipe: 9 decoders, 11 encoders, the merge.
+    // At five head dimensions: five decoders with two row tiles, six encoders of three types of rows, five dequantisers. Of latent
+    // attention, with rotary keys in BF16 or in the latent's recipe: 9 decoders, 11 encoders, the merge.
     let instances = CUDAAttention.instances
-    #expect(instances.count == 5 * (5 * 2 + 6 + 5) + 9 + 11 + 1)
+    #expect(instances.count == 5 * (5 * 2 + 6 * 3 + 5) + 9 + 11 * 3 + 1)
     #expect(Set(instances).count == instances.count)
   }
 }

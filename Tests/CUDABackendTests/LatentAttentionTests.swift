@@ -162,10 +162,10 @@ import Testing
     let launches = FakeDriver.state.withLock { $0.launches }
     #expect(launches.count == 1, "no rows, no launch")
     let launch = try #require(launches.first)
-    #expect(launch.shape == [7, 1, 1, 576, 1, 1, 0])
+    #expect(launch.shape == [16, 1, 1, 256, 1, 1, 0])
     let arguments = launch.argument.withUnsafeBytes { $0.loadUnaligned(as: nb_latent_store_arguments.self) }
     #expect(arguments.latents == 0x1000 && arguments.ropes == 0x2000 && arguments.rows == 100)
-    #expect(arguments.latent_stride == 4096 && arguments.rope_stride == 64 && arguments.row_type == 2)
+    #expect(arguments.latent_stride == 4096 && arguments.rope_stride == 64)
     #expect(arguments.latent_scale == 0.5 && arguments.rope_scale == 0.125)
   }
 }

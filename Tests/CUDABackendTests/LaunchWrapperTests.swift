@@ -123,7 +123,8 @@ private struct EmptyCompiler: KernelCompiler {
     let stored = try #require(stores.first).argument.withUnsafeBytes { $0.loadUnaligned(as: nb_store_arguments.self) }
     #expect(stored.keys == 0x1000 && stored.values == 0x2000 && stored.slots == 0x3000 && stored.cache == 0x4000)
     #expect(stored.key_stride == 4096 && stored.value_stride == 512 && stored.rows == 100 && stored.dim == 128)
-    #expect(stored.row_type == 2 && stored.key_scale == 0.5 && stored.value_scale == 0.125)
+    #expect(store.kernel.instance.defines.contains(.init("NB_ROW_TYPE", ActivationType.f16.rawValue)))
+    #expect(stored.key_scale == 0.5 && stored.value_scale == 0.125)
 
     let dequantize = try PagedDequantize(layout: try layout(), outputType: .f32, library: library)
     FakeDriver.state.withLock { $0.argumentByteCount = MemoryLayout<nb_dequantize_arguments>.size }

@@ -1,113 +1,175 @@
-// Blocks of 16 values to FP4: the scale's byte, the codes, and the words of a tile that hold them.
+// 16 values to codes: the scale's byte, the codes, and for FP4 the words of a tile that hold them.
 #pragma once
 
 #include "rows.cuh"
 
-// Steps 2 and 3 of nvfp4 as the specification has them, with the block maximum mapped to `top`: eight magnitudes a word, which leaves
-// registers free.
-NB_DEVICE uint32_t nb_nvfp4_exact(const float (&x)[16], float most, float top, float g, uint32_t (&packed)[2]) {
-  const uint32_t byte = nb_e4m3x2_encode(__fdiv_rn(most, __fmul_rn(top, g)), 0.0f);
+// Magnitudes of a thread's 16 values, for loops that are not unrolled: [value][thread].
+template <int THREADS>
+struct nb_magnitudes {
+  const float *own;
+  NB_DEVICE_MEMBER float operator[](int i) const { return own[i * THREADS]; }
+};
+
+// Steps 2 and 3 of nvfp4 as the specification has them, with the block maximum mapped to `top`: sixteen codes of four bits.
+template <int THREADS>
+NB_DEVICE uint32_t nb_nvfp4_exact(nb_magnitudes<THREADS> x, float most, float top, float g, uint64_t &packed) {
+  const uint32_t byte = nb_e4m3x2_encode(__fdiv_rn(most, __fmul_rn(top, g)), 0.0f) & 0xFF;
   const float divisor = __fmul_rn(nb_e4m3_decode(byte), g);
-  packed[0] = packed[1] = 0;
+  packed = 0;
   if (byte != 0) {
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
-      packed[i / 8] |= (nb_e2m1_even(fminf(__fdiv_rn(fabsf(x[i]), divisor), 6.0f)) & 7) << (4 * (i % 8));
-    }
+#pragma unroll 1
+    for (int i = 15; i >= 0; i--) packed = packed << 4 | (nb_e2m1_even(fminf(__fdiv_rn(x[i], divisor), 6.0f)) & 7);
   }
   return byte;
 }
 
 // In the order of the specification: the upper half of the block is added to the lower, then neighbours.
-NB_DEVICE float nb_squared_error(const float (&x)[16], const uint32_t (&packed)[2], uint32_t byte, float g) {
+template <int THREADS>
+NB_DEVICE float nb_squared_error(nb_magnitudes<THREADS> x, uint64_t packed, uint32_t byte, float g) {
   const float s = nb_e4m3_decode(byte);
   auto error = [&](int i) {
-    const float value = __fmul_rn(__fmul_rn(nb_e2m1_decode(packed[i / 8] >> (4 * (i % 8)) & 7), s), g);
-    const float difference = __fsub_rn(fabsf(x[i]), value);
+    const float value = __fmul_rn(__fmul_rn(nb_e2m1_decode((uint32_t)(packed >> (4 * i)) & 7), s), g);
+    const float difference = __fsub_rn(x[i], value);
     return __fmul_rn(difference, difference);
   };
-  float e[8];
+  float sums[2] = {0.0f, 0.0f};
+#pragma unroll 1
+  for (int half = 0; half < 2; half++) {
+    float e[4];
 #pragma unroll
-  for (int i = 0; i < 8; i++) e[i] = __fadd_rn(error(i), error(i + 8));
-#pragma unroll
-  for (int n = 8; n > 1; n /= 2)
-#pragma unroll
-    for (int i = 0; i < n / 2; i++) e[i] = __fadd_rn(e[2 * i], e[2 * i + 1]);
-  return e[0];
+    for (int i = 0; i < 4; i++) e[i] = __fadd_rn(error(4 * half + i), error(4 * half + i + 8));
+    sums[0] = sums[1];
+    sums[1] = __fadd_rn(__fadd_rn(e[0], e[1]), __fadd_rn(e[2], e[3]));
+  }
+  return __fadd_rn(sums[0], sums[1]);
 }
 
-// nvfp4 and four-over-six, whatever the numbers; zero blocks have positive zeros.
-template <bool TWICE>
+// nvfp4 and four-over-six, whatever the numbers; zero blocks have positive zeros. Seldom called, so it is kept short, in code and in
+// registers.
+template <bool TWICE, int THREADS>
 NB_DEVICE uint32_t nb_encode_exactly(float (&x)[16], float most, float g, uint32_t (&codes)[16]) {
-  uint32_t packed[2], byte = nb_nvfp4_exact(x, most, 6.0f, g, packed);
+  __shared__ float staged[16 * THREADS];
+#pragma unroll
+  for (int i = 0; i < 16; i++) staged[i * THREADS + threadIdx.x] = fabsf(x[i]);
+  const nb_magnitudes<THREADS> magnitudes{staged + threadIdx.x};
+  uint64_t packed;
+  uint32_t byte = nb_nvfp4_exact(magnitudes, most, 6.0f, g, packed);
   if constexpr (TWICE) {
-    uint32_t four[2], other = nb_nvfp4_exact(x, most, 4.0f, g, four);
-    if (nb_squared_error(x, four, other, g) < nb_squared_error(x, packed, byte, g)) {
+    uint64_t four;
+    const uint32_t other = nb_nvfp4_exact(magnitudes, most, 4.0f, g, four);
+    if (nb_squared_error(magnitudes, four, other, g) < nb_squared_error(magnitudes, packed, byte, g)) {
       byte = other;
-      packed[0] = four[0];
-      packed[1] = four[1];
+      packed = four;
     }
   }
 #pragma unroll
   for (int i = 0; i < 16; i++) {
-    codes[i] = packed[i / 8] >> (4 * (i % 8)) & 7;
+    codes[i] = (uint32_t)(packed >> (4 * i)) & 7;
     if (byte == 0) x[i] = 0.0f;
   }
   return byte;
 }
 
-// A scale that is a normal number, or rounded to 448 from at most 464: no quotient exceeds 6 (1 + 1/16), so nothing saturates. It is
-// asked of the scale for 6; quotients by the scale for 4 are smaller, even where that one saturates.
-NB_DEVICE bool nb_is_ordinary(float scale) { return scale >= 0x1p-6f && scale <= 464.0f; }
+// What the encoders of nvfp4 and four-over-six want to know of the decode scale g: the divisors 6 g and 4 g.
+struct nb_nvfp4_scale {
+  float g;
+  nb_divisor six, four;
 
-// The scale of a block whose maximum is mapped to 6, from that maximum and six times g.
-NB_DEVICE uint32_t nb_encode_nvfp4(float (&x)[16], float most, float g, const nb_divisor &six, uint32_t (&codes)[16]) {
-  const float wanted = six.quotient(most);
+  NB_DEVICE_MEMBER explicit nb_nvfp4_scale(float g) : g(g), six(__fmul_rn(6.0f, g)), four(__fmul_rn(4.0f, g)) {
+    const bool serves = g >= 0x1p-30f && g <= 0x1p30f && six.hasCommonMantissa() && four.hasCommonMantissa();
+    if (!serves) six.high = __uint_as_float(0x7FC00000u);  // no block is ordinary by a quotient that is NaN
+  }
+
+  // Whether the scale is a normal number, or rounded to 448 from at most 464: then no quotient exceeds 6 (1 + 1/16), so nothing
+  // saturates, and all numbers are far from the ends of FP32. `wanted` is the scale for 6; quotients by the scale for 4 are smaller,
+  // even where that one saturates.
+  NB_DEVICE_MEMBER static bool isOrdinary(float wanted) { return wanted >= 0x1p-6f && wanted <= 464.0f; }
+};
+
+// The scale of a block whose maximum is mapped to 6.
+template <int THREADS>
+NB_DEVICE uint32_t nb_encode_nvfp4(float (&x)[16], float most, const nb_nvfp4_scale &scale, uint32_t (&codes)[16]) {
+  const float wanted = scale.six.quotient(most);
   const uint32_t byte = nb_e4m3x2_encode(wanted, 0.0f);
-  const nb_divisor scale(__fmul_rn(nb_e4m3_decode(byte), g));
-  if (!(six.serves(most) && scale.serves(most) && nb_is_ordinary(wanted))) return nb_encode_exactly<false>(x, most, g, codes);
+  const nb_divisor divisor(__fmul_rn(nb_e4m3_decode(byte), scale.g));
+  if (!(scale.isOrdinary(wanted) && divisor.hasCommonMantissa())) return nb_encode_exactly<false, THREADS>(x, most, scale.g, codes);
 #pragma unroll
-  for (int i = 0; i < 16; i++) codes[i] = nb_e2m1_even(scale.quotient(fabsf(x[i])));
+  for (int i = 0; i < 16; i++) codes[i] = nb_e2m1_even(divisor.quotient(fabsf(x[i])));
   return byte;
 }
 
-// Both encodings are rounded and their errors summed up roughly, in the unit of each. Only where the sums are so close that the
-// rounding of the specification's own sums could decide, it is done step by step.
-NB_DEVICE uint32_t nb_encode_4over6(float (&x)[16], float most, float g, const nb_divisor &six, uint32_t (&codes)[16]) {
-  const float top = __fmul_rn(4.0f, g), wanted = six.quotient(most);
-  const uint32_t byteOfSix = nb_e4m3x2_encode(wanted, 0.0f);
-  const uint32_t byteOfFour = nb_e4m3x2_encode(nb_divisor(top).quotient(most), 0.0f);
-  const nb_divisor scaleOfSix(__fmul_rn(nb_e4m3_decode(byteOfSix), g)), scaleOfFour(__fmul_rn(nb_e4m3_decode(byteOfFour), g));
-  float ofSix[16], ofFour[16], errorOfSix = 0.0f, errorOfFour = 0.0f;
+// About the squared error of a block's codes, in the unit of its divisor, from about the divisor's inverse. A quotient times 2^-126 has
+// its code's bits on top and 22 bits of fraction, so that adding a half there rounds to E2M1; which way a tie goes makes no difference.
+NB_DEVICE float nb_rough_error(const float (&x)[16], float inverse) {
+  float error = 0.0f;
 #pragma unroll
   for (int i = 0; i < 16; i++) {
-    const float m = fabsf(x[i]), q = scaleOfSix.quotient(m), p = scaleOfFour.quotient(m);
-    ofSix[i] = nb_e2m1_round(q);
-    ofFour[i] = nb_e2m1_round(p);
-    errorOfSix = __fmaf_rn(ofSix[i] - q, ofSix[i] - q, errorOfSix);
-    errorOfFour = __fmaf_rn(ofFour[i] - p, ofFour[i] - p, errorOfFour);
+    const float q = fabsf(x[i]) * inverse;
+    const uint32_t rounded = (__float_as_uint(q * 0x1p-126f) + 0x200000u) & 0xFFC00000u;
+    const float difference = __fmaf_rn(__uint_as_float(rounded), -0x1p126f, q);
+    error = __fmaf_rn(difference, difference, error);
   }
-  errorOfSix *= scaleOfSix.value * scaleOfSix.value;
-  errorOfFour *= scaleOfFour.value * scaleOfFour.value;
-  // A value is off by 2^-24 of `most` or so in either sum, and a sum's rounding is relative to it.
-  const bool decided = fabsf(errorOfFour - errorOfSix) > 0x1p-15f * (errorOfFour + errorOfSix) + 0x1p-23f * most * most;
-  const bool ordinary = six.serves(most) && nb_divisor(top).serves(most) && scaleOfSix.serves(most) && scaleOfFour.serves(most) &&
-                        most >= 0x1p-40f && nb_is_ordinary(wanted);
-  if (!(decided && ordinary)) return nb_encode_exactly<true>(x, most, g, codes);
-  const bool four = errorOfFour < errorOfSix;
-#pragma unroll
-  for (int i = 0; i < 16; i++) codes[i] = __float_as_uint(__fmul_rn(four ? ofFour[i] : ofSix[i], 0x1p-126f)) >> 22;
-  return four ? byteOfFour : byteOfSix;
+  return error;
 }
 
-// The block scale's byte, and the magnitudes of 16 codes in the low 24 bits of `codes`; their signs are x's afterwards. `six` is six
-// times g, for nvfp4. The lanes of a block of 32 agree on the byte.
+// The errors of both encodings are summed up roughly, then the better one is made. Only where the sums are so close that rounding
+// could decide, the specification's own are taken.
+template <int THREADS>
+NB_DEVICE uint32_t nb_encode_4over6(float (&x)[16], float most, const nb_nvfp4_scale &scale, uint32_t (&codes)[16]) {
+  const float wanted = scale.six.quotient(most);
+  const uint32_t bytes = nb_e4m3x2_encode(wanted, scale.four.quotient(most)), decoded = nb_e4m3x2_to_f16x2(bytes, 0);
+  const float ofSix = __fmul_rn(nb_f16_to_f32((uint16_t)decoded), scale.g);
+  const float ofFour = __fmul_rn(nb_f16_to_f32((uint16_t)(decoded >> 16)), scale.g);
+  const float guessOfSix = nb_reciprocal(ofSix), guessOfFour = nb_reciprocal(ofFour);
+  const float errorOfSix = nb_rough_error(x, guessOfSix) * (ofSix * ofSix);
+  const float errorOfFour = nb_rough_error(x, guessOfFour) * (ofFour * ofFour);
+  const bool four = errorOfFour < errorOfSix;
+  const nb_divisor divisor(four ? ofFour : ofSix, four ? guessOfFour : guessOfSix);
+  // A value is off by 2^-24 of `most` or so in either sum, and a sum's rounding is relative to it.
+  const bool decided = fabsf(errorOfFour - errorOfSix) > 0x1p-15f * (errorOfFour + errorOfSix) + 0x1p-23f * most * most;
+  if (!(decided && scale.isOrdinary(wanted) && divisor.hasCommonMantissa())) {
+    return nb_encode_exactly<true, THREADS>(x, most, scale.g, codes);
+  }
+#pragma unroll
+  for (int i = 0; i < 16; i++) codes[i] = nb_e2m1_even(divisor.quotient(fabsf(x[i])));
+  return four ? bytes >> 8 & 0xFF : bytes & 0xFF;
+}
+
+// What a recipe's encoder wants to know of the decode scale.
+struct nb_no_scale {
+  NB_DEVICE_MEMBER explicit nb_no_scale(float) {}
+};
+template <int RECIPE> struct nb_row_scale_of { using type = nb_no_scale; };
+template <> struct nb_row_scale_of<NB_KERNEL_NVFP4> { using type = nb_nvfp4_scale; };
+template <> struct nb_row_scale_of<NB_KERNEL_NVFP4_4OVER6> { using type = nb_nvfp4_scale; };
+template <> struct nb_row_scale_of<NB_KERNEL_FP8_E4M3> { using type = nb_divisor; };
 template <int RECIPE>
-NB_DEVICE uint32_t nb_encode_block(float (&x)[16], float most, float g, const nb_divisor &six, uint32_t (&codes)[16]) {
+using nb_row_scale = typename nb_row_scale_of<RECIPE>::type;
+
+// 16 E4M3 codes, four a word. Zero keeps its sign.
+NB_DEVICE void nb_encode_fp8(const float (&x)[16], float most, const nb_divisor &scale, uint32_t (&words)[4]) {
+  float y[16];
+  if (scale.serves(most)) {
+#pragma unroll
+    for (int i = 0; i < 16; i++) y[i] = copysignf(scale.quotient(x[i]), x[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; i++) y[i] = __fdiv_rn(x[i], scale.value);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    words[i] = __byte_perm(nb_e4m3x2_encode(y[4 * i], y[4 * i + 1]), nb_e4m3x2_encode(y[4 * i + 2], y[4 * i + 3]), 0x5410);
+  }
+}
+
+// The block scale's byte, and the magnitudes of 16 codes in the low 24 bits of `codes`; their signs are x's afterwards. The lanes of a
+// block of 32 agree on the byte.
+template <int RECIPE, int THREADS>
+NB_DEVICE uint32_t nb_encode_block(float (&x)[16], float most, const nb_row_scale<RECIPE> &scale, uint32_t (&codes)[16]) {
   if constexpr (RECIPE == NB_KERNEL_NVFP4) {
-    return nb_encode_nvfp4(x, most, g, six, codes);
+    return nb_encode_nvfp4<THREADS>(x, most, scale, codes);
   } else if constexpr (RECIPE == NB_KERNEL_NVFP4_4OVER6) {
-    return nb_encode_4over6(x, most, g, six, codes);
+    return nb_encode_4over6<THREADS>(x, most, scale, codes);
   } else if constexpr (RECIPE == NB_KERNEL_FP4_MX_BLOCK16) {
     const uint32_t byte = min(((__float_as_uint(fmaxf(most, 6e-10f)) + 0x3FFFFFu) >> 23) - 2, 252u);
     const float inverse = __uint_as_float((254 - byte) << 23);

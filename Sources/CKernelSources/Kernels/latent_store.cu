@@ -1,73 +1,33 @@
 // Encodes rows of latents and rotary keys and scatters them to their slots.
 //
-// A block takes 16 rows; a warp 32 values of each, a lane 16 of one row: what a warp reads of a row is one sector, and what it
-// writes to a tile of consecutive slots is contiguous.
+// A warp takes 32 values of 16 rows at a time, a lane 16 of one row: what a warp reads of a row is two sectors, and what it writes to a tile
+// of consecutive slots is contiguous.
+#include "activations.cuh"
 #include "fp4_rows.cuh"
 #include "nibble_latent.h"
 
 namespace {
 
-// 16 values of a row as floats.
-NB_DEVICE void load(uint64_t rows, int64_t element, int type, float (&x)[16]) {
-  if (type == NB_KERNEL_TYPE_F32) {
-    const float4 *p = (const float4 *)((const float *)rows + element);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float4 y = __ldcs(p + i);
-      x[4 * i] = y.x; x[4 * i + 1] = y.y; x[4 * i + 2] = y.z; x[4 * i + 3] = y.w;
-    }
-  } else {
-    const uint4 *p = (const uint4 *)((const uint16_t *)rows + element);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const uint4 y = __ldcs(p + i);
-      const uint32_t w[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-      for (int h = 0; h < 8; h++) {
-        const uint32_t half = w[h / 2] >> (16 * (h % 2)) & 0xFFFF;
-        x[8 * i + h] = type == NB_KERNEL_TYPE_BF16 ? __uint_as_float(half << 16) : nb_f16_to_f32((uint16_t)half);
-      }
-    }
-  }
-}
-
-// NaN becomes 0, infinities and what is above them the largest number; returns how many were not finite.
-NB_DEVICE int makeFinite(float (&x)[16], float largest) {
-  int replaced = 0;
-#pragma unroll
-  for (int i = 0; i < 16; i++) {
-    const uint32_t magnitude = __float_as_uint(x[i]) & 0x7FFFFFFFu;
-    replaced += magnitude > 0x7F7FFFFFu;
-    x[i] = magnitude > 0x7F800000u ? 0.0f : fminf(fmaxf(x[i], -largest), largest);
-  }
-  return replaced;
-}
-
-NB_DEVICE float largestMagnitude(const float (&x)[16]) {
-  uint32_t most = 0;  // as bits: NaN is larger than infinity
-#pragma unroll
-  for (int i = 0; i < 16; i++) most = max(most, __float_as_uint(x[i]) & 0x7FFFFFFFu);
-  return __uint_as_float(most);
-}
+constexpr int THREADS = NB_LATENT_STORE_THREADS;
+using Values = nb_values<NB_ROW_TYPE>;
 
 // Writes the 16 values `part` of a row into its tile: `at` is the region's part of it, codes first, scales behind them. All lanes of a warp
-// come here; what invalid ones have is not written.
+// come here; what invalid ones have is not written. Returns how many values were not finite.
 template <int RECIPE, int VALUES>
-NB_DEVICE int storePart(float (&x)[16], float g, uint8_t *at, int token, int part, bool valid) {
+NB_DEVICE int storePart(const Values &values, const nb_row_scale<RECIPE> &scale, uint8_t *at, int token, int part, bool valid) {
   using Row = nb_row<RECIPE>;
-  float most = largestMagnitude(x);
+  float x[16];
+  values.convert(x);
+  float most = values.most(x);
   int replaced = 0;
   if (__float_as_uint(most) >= 0x7F000000u) {
-    replaced = makeFinite(x, RECIPE == NB_KERNEL_BF16             ? 0x1.FEp127f
-                             : RECIPE == NB_KERNEL_FP4_MX_BLOCK16 ? 0x1.8p127f
-                                                                  : 0x1.FFFFFEp127f);
-    most = largestMagnitude(x);
+    replaced = nb_make_finite<RECIPE>(x);
+    most = nb_largest_magnitude(x);
   }
   uint8_t *const to = at + nb_latent_position(RECIPE, VALUES, token, 16 * part).byte;
   if constexpr (Row::isFP4) {
-    const nb_divisor six(Row::isNVFP4 ? __fmul_rn(6.0f, g) : g);
     uint32_t codes[16];
-    const uint32_t byte = nb_encode_block<RECIPE>(x, most, g, six, codes);
+    const uint32_t byte = nb_encode_block<RECIPE, THREADS>(x, most, scale, codes);
     if (!valid) return 0;
     if (Row::block == 16 || part % 2 == 0) {
       at[nb_tile_code_bytes(RECIPE, VALUES) + nb_latent_scale_byte(RECIPE, VALUES, token, part * 16 / Row::block)] = (uint8_t)byte;
@@ -94,20 +54,8 @@ NB_DEVICE int storePart(float (&x)[16], float g, uint8_t *at, int token, int par
     }
   } else {
     if (!valid) return 0;
-    const nb_divisor scale(g);
-    if (scale.serves(most)) {
-#pragma unroll
-      for (int i = 0; i < 16; i++) x[i] = copysignf(scale.quotient(x[i]), x[i]);  // zero keeps its sign
-    } else {
-#pragma unroll
-      for (int i = 0; i < 16; i++) x[i] = __fdiv_rn(x[i], g);
-    }
     uint32_t w[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float *y = x + 4 * i;
-      w[i] = __byte_perm(nb_e4m3x2_encode(y[0], y[1]), nb_e4m3x2_encode(y[2], y[3]), 0x5410);
-    }
+    nb_encode_fp8(x, most, scale, w);
     *(uint4 *)to = make_uint4(w[0], w[1], w[2], w[3]);
   }
   return valid ? replaced : 0;
@@ -115,23 +63,30 @@ NB_DEVICE int storePart(float (&x)[16], float g, uint8_t *at, int token, int par
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(NB_LATENT_STORE_THREADS, 1) nb_latent_store(const __grid_constant__ nb_latent_store_arguments a) {
+extern "C" __global__ void __launch_bounds__(THREADS, 768 / THREADS)
+nb_latent_store(const __grid_constant__ nb_latent_store_arguments a) {
+  constexpr int latentWarps = NB_LATENT_DIM / 32, warps = latentWarps + NB_ROPE_DIM / 32;  // of a tile
   const nb_latent_tile tile = nb_latent_tile_of(NB_RECIPE_LATENT, NB_RECIPE_ROPE);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, inside = lane / 2;
-  const bool isLatent = warp < NB_LATENT_DIM / 32;
-  const int part = (isLatent ? warp : warp - NB_LATENT_DIM / 32) * 2 + lane % 2;
-  int replaced = 0;
-  for (int64_t first = (int64_t)blockIdx.x * NB_TILE_TOKENS; first < a.rows; first += (int64_t)gridDim.x * NB_TILE_TOKENS) {
-    const int64_t row = min(first + inside, (int64_t)a.rows - 1);
-    const int slot = first + inside < a.rows ? __ldg((const int32_t *)a.slots + row) : -1;
-    const int used = max(slot, 0), token = used & ((1 << a.page_shift) - 1);
-    uint8_t *const at = (uint8_t *)a.cache + (used >> a.page_shift) * a.page_stride + token / NB_TILE_TOKENS * tile.bytes;
-    float x[16];
-    load(isLatent ? a.latents : a.ropes, row * (isLatent ? a.latent_stride : a.rope_stride) + 16 * part, a.row_type, x);
-    replaced += isLatent ? storePart<NB_RECIPE_LATENT, NB_LATENT_DIM>(x, a.latent_scale, at + tile.latent_codes, token % NB_TILE_TOKENS,
-                                                                      part, slot >= 0)
-                         : storePart<NB_RECIPE_ROPE, NB_ROPE_DIM>(x, a.rope_scale, at + tile.rope_codes, token % NB_TILE_TOKENS, part,
-                                                                  slot >= 0);
+  const int lane = threadIdx.x % 32, inside = lane / 2;
+  const nb_row_scale<NB_RECIPE_LATENT> latentScale(a.latent_scale);
+  const nb_row_scale<NB_RECIPE_ROPE> ropeScale(a.rope_scale);
+  const uint32_t tiles = ((uint32_t)a.rows + NB_TILE_TOKENS - 1) / NB_TILE_TOKENS;
+  const int64_t works = (int64_t)tiles * warps, step = (int64_t)gridDim.x * (THREADS / 32);
+  for (int64_t work = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32; work < works; work += step) {
+    const int column = work % warps;
+    const int64_t row = work / warps * NB_TILE_TOKENS + inside, used = min(row, (int64_t)a.rows - 1);
+    const bool isLatent = column < latentWarps;
+    const int part = (isLatent ? column : column - latentWarps) * 2 + lane % 2;
+    Values values;
+    const uint64_t rows = isLatent ? a.latents : a.ropes;
+    values.load(rows + (used * (isLatent ? a.latent_stride : a.rope_stride) + 16 * part) * Values::bytes);
+    const int slot = row < a.rows ? __ldg((const int32_t *)a.slots + used) : -1;
+    const int place = max(slot, 0), token = place & ((1 << a.page_shift) - 1);
+    uint8_t *const at = (uint8_t *)a.cache + (place >> a.page_shift) * a.page_stride + token / NB_TILE_TOKENS * tile.bytes;
+    const int replaced = isLatent ? storePart<NB_RECIPE_LATENT, NB_LATENT_DIM>(values, latentScale, at + tile.latent_codes,
+                                                                               token % NB_TILE_TOKENS, part, slot >= 0)
+                                  : storePart<NB_RECIPE_ROPE, NB_ROPE_DIM>(values, ropeScale, at + tile.rope_codes,
+                                                                           token % NB_TILE_TOKENS, part, slot >= 0);
+    if (replaced > 0 && a.replaced != 0) atomicAdd((unsigned long long *)a.replaced, (unsigned long long)replaced);
   }
-  if (replaced > 0 && a.replaced != 0) atomicAdd((unsigned long long *)a.replaced, (unsigned long long)replaced);
 }

@@ -38,14 +38,14 @@ NB_DEVICE uint32_t nb_e2m1_even(float m) {
   return min(min(halves, ones), __float_as_uint(__fmaf_rn(m, 0.5f, 0x1p23f + 4)));
 }
 
-// The same as a number: m rounded to E2M1, for m < 7.
-NB_DEVICE float nb_e2m1_round(float m) {
-  const float power = __uint_as_float(__float_as_uint(fmaxf(m, 1.0f)) & 0x7F800000u);
-  return __fmaf_rn(power, -0x1p22f, __fmaf_rn(power, 0x1p22f, m));
-}
-
 // Magnitude of the code of |y| < 7, ties away from zero. Times 2^-126, the bits of an FP32 are the code and 22 bits of fraction.
 NB_DEVICE uint32_t nb_e2m1_away(float y) { return (__float_as_uint(__fmul_rz(fabsf(y), 0x1p-126f)) + 0x200000u) >> 22; }
+
+NB_DEVICE float nb_reciprocal(float x) {  // about
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 // Quotients by one divisor: 1 / value = high + low. A quotient lies on the same side of every number with four bits of mantissa
 // behind the point, and hits it in the same cases, as the IEEE quotient; so it rounds to the same E2M1 or E4M3 code. That was tried
@@ -53,16 +53,17 @@ NB_DEVICE uint32_t nb_e2m1_away(float y) { return (__float_as_uint(__fmul_rz(fab
 struct nb_divisor {
   float value, high, low;
 
-  NB_DEVICE_MEMBER explicit nb_divisor(float divisor) : value(divisor) {
-    float guess;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(guess) : "f"(divisor));
+  NB_DEVICE_MEMBER explicit nb_divisor(float divisor) : nb_divisor(divisor, nb_reciprocal(divisor)) {}
+  NB_DEVICE_MEMBER nb_divisor(float divisor, float guess) : value(divisor) {
     high = __fmaf_rn(guess, __fmaf_rn(-divisor, guess, 1.0f), guess);
     low = __fmul_rn(__fmaf_rn(-divisor, high, 1.0f), high);
   }
   NB_DEVICE_MEMBER float quotient(float x) const { return __fmaf_rn(x, high, __fmul_rn(x, low)); }
+  // Whether it may be asked for quotients, of numbers far from the ends of FP32.
+  NB_DEVICE_MEMBER bool hasCommonMantissa() const { return (__float_as_uint(value) & 0x7FFFFFu) != 0x7FFFFFu; }
   // Whether it may be asked for quotients of numbers up to `most`.
   NB_DEVICE_MEMBER bool serves(float most) const {
-    return value >= 0x1p-60f && value <= 0x1p60f && (__float_as_uint(value) & 0x7FFFFFu) != 0x7FFFFFu && most <= 0x1p60f;
+    return value >= 0x1p-60f && value <= 0x1p60f && hasCommonMantissa() && most <= 0x1p60f;
   }
 };
 

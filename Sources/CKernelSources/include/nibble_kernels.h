@@ -6,11 +6,11 @@
 //
 //   file           definitions                                      kernels
 //   decode.cu      NB_RECIPE_K, NB_RECIPE_V, NB_DIM, NB_ROWS=8|16   nb_decode(nb_decode_arguments)
-//   store.cu       NB_RECIPE_K, NB_RECIPE_V, NB_DIM                 nb_store(nb_store_arguments)
+//   store.cu       NB_RECIPE_K, NB_RECIPE_V, NB_DIM, NB_ROW_TYPE    nb_store(nb_store_arguments)
 //   dequantize.cu  NB_RECIPE_K, NB_RECIPE_V, NB_DIM                 nb_dequantize(nb_dequantize_arguments)
 //
-// NB_RECIPE_* are nb_kernel_recipe values. The sources include one another by plain file name ("ptx.cuh") and need no header of
-// the CUDA toolkit, so NVRTC runs without an include path. Compile with --std=c++17 --gpu-architecture=sm_NN and without fast-math.
+// NB_RECIPE_* are nb_kernel_recipe values, NB_ROW_TYPE is an nb_kernel_type. The sources include one another by plain file name
+// ("ptx.cuh") and need no header of the CUDA toolkit, so NVRTC runs without an include path. Compile with --std=c++17 --gpu-architecture=sm_NN and without fast-math.
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
@@ -177,7 +177,7 @@ NB_FUNCTION int64_t nb_decode_workspace_bytes(int64_t splits, int32_t kv_heads, 
 /// Stores rows of keys and values: encodes them (formats: "Recipes", byte for byte the CPU's encoders) and scatters them to slots.
 /// Launch: grid = any number of blocks x kv_heads (a block takes 16 rows of one head at a time), block = nb_row_threads(dim).
 typedef struct nb_store_arguments {
-  uint64_t keys;        ///< [rows, kv_heads, dim] of row_type
+  uint64_t keys;        ///< [rows, kv_heads, dim] of NB_ROW_TYPE, 16-byte aligned rows
   uint64_t values;      ///< the same
   uint64_t slots;       ///< int32 [rows]: page * page size + token in page; negative = skip the row
   uint64_t cache;       ///< record of page 0 of this layer
@@ -189,10 +189,8 @@ typedef struct nb_store_arguments {
   int32_t rows;
   int32_t kv_heads;
   int32_t dim;          ///< NB_DIM
-  int32_t row_type;     ///< nb_kernel_type
   float key_scale;
   float value_scale;
-  int32_t reserved;
 } nb_store_arguments;
 
 /// Decodes tokens [first_token, first_token + tokens) of ONE request into dense BF16 (or F32) rows.

@@ -3,7 +3,7 @@
 //   file              definitions                                  kernels
 //   latent_decode.cu  NB_RECIPE_LATENT, NB_RECIPE_ROPE             nb_latent_decode(nb_latent_decode_arguments)
 //   latent_merge.cu   -                                            nb_latent_merge(nb_latent_decode_arguments)
-//   latent_store.cu   NB_RECIPE_LATENT, NB_RECIPE_ROPE             nb_latent_store(nb_latent_store_arguments)
+//   latent_store.cu   the same, NB_ROW_TYPE (nb_kernel_type)       nb_latent_store(nb_latent_store_arguments)
 #pragma once
 
 #include "nibble_kernels.h"
@@ -68,10 +68,10 @@ typedef struct nb_latent_decode_information {
 } nb_latent_decode_information;
 
 /// Stores rows of latents and rotary keys: encodes them, byte for byte as the CPU, and scatters them to slots.
-/// Launch: grid = any number of blocks (a block takes 16 rows at a time), block = NB_LATENT_STORE_THREADS.
+/// Launch: grid = any number of blocks (a warp takes 32 of the 576 values of 16 rows at a time), block = NB_LATENT_STORE_THREADS.
 typedef struct nb_latent_store_arguments {
-  uint64_t latents;      ///< [rows, 512] of row_type, 16-byte aligned rows
-  uint64_t ropes;        ///< [rows, 64] of row_type, 16-byte aligned rows
+  uint64_t latents;      ///< [rows, 512] of NB_ROW_TYPE, 16-byte aligned rows
+  uint64_t ropes;        ///< [rows, 64] of NB_ROW_TYPE, 16-byte aligned rows
   uint64_t slots;        ///< int32 [rows]: page * page size + token in page; negative = skip the row
   uint64_t cache;        ///< record of page 0 of this layer
   uint64_t replaced;     ///< uint64: count of NaN and infinities met, added to; 0 = not wanted
@@ -80,14 +80,11 @@ typedef struct nb_latent_store_arguments {
   int64_t rope_stride;
   int32_t page_shift;
   int32_t rows;
-  int32_t row_type;      ///< nb_kernel_type
   float latent_scale;
   float rope_scale;
-  int32_t reserved;
 } nb_latent_store_arguments;
 
-/// A warp for 32 of the 576 values of 16 rows.
-#define NB_LATENT_STORE_THREADS (NB_LATENT_DIM + NB_ROPE_DIM)
+#define NB_LATENT_STORE_THREADS 256
 
 // Latent page records, version 1
 // ------------------------------
