@@ -123,7 +123,7 @@ public final class FastAttention: AttentionBackend {
 
   /// Chunks of a piece's last row, which sees the most.
   private func chunkCount(_ piece: nb_attention_piece) -> Int {
-    (Int(piece.first_position + piece.tokens) - 1) / Int(nb_attention_chunk(piece.is_latent)) + 1
+    (Int(piece.first_position + piece.tokens) - 1) / Int(NB_ATTENTION_CHUNK) + 1
   }
 
   /// Unmerged results of a piece whose context is split.

@@ -54,10 +54,6 @@ static const float e2m1_pairs[256][2] = {
 #pragma clang attribute pop
 #endif
 
-enum { CHUNK = 512, LATENT_CHUNK = 1024 };
-
-int nb_attention_chunk(int is_latent) { return is_latent ? LATENT_CHUNK : CHUNK; }
-
 // fp8 values are read as floats times 2^-120; half of that is made up for before the sums and half after.
 static operand operand_of(const nb_attention_region *region) {
   operand o = {region->recipe, region->dimension, 0, 0, 1, 1, 1, 1};

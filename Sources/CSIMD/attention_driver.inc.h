@@ -276,19 +276,22 @@ static void NAME(run)(const nb_attention_piece *piece, const operand *key, const
                       scratch *s) {
   const int rows = piece->tokens * piece->heads, dimension = value->dimension;
   const int64_t stride = nb_attention_partial_stride(dimension);
-  const int chunk = nb_attention_chunk(piece->is_latent);
   NAME(prepare_queries)(piece, key, rope, s);
   for (int c = piece->first_chunk; c < piece->last_chunk; c++) {
-    const int hidden = c * chunk - piece->first_position;
+    const int begin = c * NB_ATTENTION_CHUNK, hidden = begin - piece->first_position;
     const int first = hidden > 0 ? hidden * piece->heads : 0;
     if (first >= rows) break;
-    float *out = piece->partials ? piece->partials + (int64_t)c * rows * stride : c == 0 ? s->merged : s->out;
-    NAME(chunk)(piece, key, value, rope, c * chunk, (c + 1) * chunk, first, s, out, stride);
+    // Sums grow in the worker's own memory, which is near; partials are far.
+    float *out = piece->partials == NULL && c == 0 ? s->merged : s->out;
+    NAME(chunk)(piece, key, value, rope, begin, begin + NB_ATTENTION_CHUNK, first, s, out, stride);
     for (int r = first; r < rows; r++) {
       float *row = out + r * stride;
       row[dimension] = s->maximum[r];
       row[dimension + 1] = NAME(sum_lanes)(NAME(load)(s->sums + r * 16));
-      if (piece->partials == NULL && c > 0) NAME(merge_row)(s->merged + r * stride, row, dimension);
+      if (piece->partials != NULL)
+        memcpy(piece->partials + ((int64_t)c * rows + r) * stride, row, (size_t)(dimension + 2) * sizeof(float));
+      else if (c > 0)
+        NAME(merge_row)(s->merged + r * stride, row, dimension);
     }
   }
   if (piece->partials != NULL) return;
@@ -300,9 +303,8 @@ static void NAME(run)(const nb_attention_piece *piece, const operand *key, const
 static void NAME(merge)(const nb_attention_piece *piece, const operand *value, int first_row, int last_row) {
   const int rows = piece->tokens * piece->heads, dimension = value->dimension;
   const int64_t stride = nb_attention_partial_stride(dimension);
-  const int chunk = nb_attention_chunk(piece->is_latent);
   for (int r = first_row; r < last_row; r++) {
-    const int chunks = (piece->first_position + r / piece->heads) / chunk + 1;
+    const int chunks = (piece->first_position + r / piece->heads) / NB_ATTENTION_CHUNK + 1;
     float *merged = piece->partials + r * stride;
     for (int c = 1; c < chunks; c++)
       NAME(merge_row)(merged, piece->partials + ((int64_t)c * rows + r) * stride, dimension);

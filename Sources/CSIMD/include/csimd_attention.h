@@ -1,7 +1,7 @@
 // Attention from page records: softmax(q k^T) v over a paged, quantised context, for decode and prefill alike.
 //
-// One arithmetic for all schedules. The context is cut at multiples of `nb_attention_chunk` tokens; a chunk is worked off in
-// tiles of 64 tokens with an online softmax; the chunks' results are merged in ascending order. All of it is a function of a
+// One arithmetic for all schedules. The context is cut at multiples of `NB_ATTENTION_CHUNK` tokens; a chunk is worked off in
+// tiles of 128 tokens with an online softmax; the chunks' results are merged in ascending order. All of it is a function of a
 // row's query and position and of the stored bytes alone, so a row gets the same bits whatever shares its piece.
 #pragma once
 
@@ -16,8 +16,8 @@
 extern "C" {
 #endif
 
-/// Most query rows (tokens x heads) of a piece.
-enum { NB_ATTENTION_ROWS = 64 };
+/// Most query rows (tokens x heads) of a piece, and the tokens of a chunk.
+enum { NB_ATTENTION_ROWS = 64, NB_ATTENTION_CHUNK = 1024 };
 
 /// One region of a page record as attention reads it.
 typedef struct nb_attention_region {
@@ -51,9 +51,6 @@ typedef struct nb_attention_piece {
   /// partials[(chunk * tokens * heads + row) * nb_attention_partial_stride], for `nb_attention_merge`.
   float *partials;
 } nb_attention_piece;
-
-/// Tokens of a chunk.
-int nb_attention_chunk(int is_latent);
 
 /// Floats of one row's unmerged result of one chunk.
 static inline int64_t nb_attention_partial_stride(int value_dimension) { return value_dimension + 16; }
