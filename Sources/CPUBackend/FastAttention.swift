@@ -11,6 +11,7 @@ public final class FastAttention: AttentionBackend {
   public let name = "cpu"
   public let workers: WorkerPool
   public let level: nb_level
+  public let precision: AttentionPrecision
 
   private var scratch = GrowingBuffer()
   private var partials = GrowingBuffer()
@@ -21,9 +22,10 @@ public final class FastAttention: AttentionBackend {
   private var regions: [CacheRegion] = []
   private var layout: CacheLayout?
 
-  public init(workers: WorkerPool, level: nb_level = nb_level_active()) {
+  public init(workers: WorkerPool, level: nb_level = nb_level_active(), precision: AttentionPrecision = .full) {
     self.workers = workers
     self.level = level
+    self.precision = precision
   }
 
   /// True if the kernels read the layout: dimensions are multiples of 16. The support registry lets no other through.
@@ -76,6 +78,7 @@ public final class FastAttention: AttentionBackend {
   private func template(_ call: AttentionCall, pool: PagePool, head: Int) -> nb_attention_piece {
     var piece = nb_attention_piece()
     piece.level = level
+    piece.precision = precision == .fast ? NB_PRECISION_FAST : NB_PRECISION_FULL
     piece.page_size = Int32(pool.layout.pageSize)
     piece.records = UnsafePointer(pool.record(page: 0, layer: call.layer).assumingMemoryBound(to: UInt8.self))
     piece.record_stride = Int64(pool.pageBytes)

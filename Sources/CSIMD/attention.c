@@ -55,9 +55,11 @@ static const float e2m1_pairs[256][2] = {
 #endif
 
 // fp8 values are read as floats times 2^-120; half of that is made up for before the sums and half after.
-static operand operand_of(const nb_attention_region *region) {
-  operand o = {region->recipe, region->dimension, 0, 0, 1, 1, 1, 1};
+static operand operand_of(const nb_attention_piece *piece, const nb_attention_region *region) {
+  operand o = {region->recipe, region->dimension, 0, 0, 0, 1, 1, 1, 1};
   o.row_bytes = region->dimension * nb_recipe_code_bits(region->recipe) / 8;
+  if (piece->level == NB_LEVEL_AVX512 && nb_recipe_code_bits(region->recipe) == 4)
+    o.digits = piece->precision == NB_PRECISION_FAST ? 2 : 3;
   const int block = nb_recipe_block(region->recipe);
   o.row_scales = block ? region->dimension / block : 0;
   if (region->recipe == NB_FP8_E4M3) {
@@ -83,6 +85,8 @@ static size_t carve(const nb_attention_piece *piece, char *base, scratch *to) {
   for (int i = 0; i < 2; i++) {
     TAKE(tiles[i].scores, rows * TILE * 4);
     TAKE(tiles[i].alpha, (rows + 16) * 4);
+    TAKE(tiles[i].unit, (rows + 16) * 4);
+    TAKE(tiles[i].digits, rows * 4);
     TAKE(tiles[i].visible, rows * 4);
   }
   TAKE(out, rows * (size_t)nb_attention_partial_stride((int)value) * 4);
@@ -116,12 +120,12 @@ nb_attention_tiles nb_attention_scratch_tiles(const nb_attention_piece *piece) {
 void nb_attention_run(const nb_attention_piece *piece, void *memory) {
   scratch s;
   carve(piece, memory, &s);
-  const operand key = operand_of(&piece->key), value = operand_of(&piece->value), rope = operand_of(&piece->rope);
+  const operand key = operand_of(piece, &piece->key), value = operand_of(piece, &piece->value), rope = operand_of(piece, &piece->rope);
   DISPATCH(piece->level, run, piece, &key, &value, &rope, &s);
 }
 
 void nb_attention_merge(const nb_attention_piece *piece, int first_row, int last_row) {
-  const operand value = operand_of(&piece->value);
+  const operand value = operand_of(piece, &piece->value);
   DISPATCH(piece->level, merge, piece, &value, first_row, last_row);
 }
 

@@ -61,9 +61,29 @@ INLINE float NAME(greatest_score)(float *scores, int visible) {
   return NAME(greatest_lane)(NAME(greater)(a, b));
 }
 
+// Takes the tile's greatest probability to between 1/2 and 1, by a power of two, so that integers keep as much of a tile far below the
+// maximum as of any other. For 16 rows: what is subtracted from scores, and what a probability of 1 then stands for.
+INLINE void NAME(lift_tile)(vf16 greatest, vf16 *reference, vf16 *unit) {
+  const vf16 below = *reference - greatest, most = (vf16){0} + 100.0f;
+  const vi16 shift = __builtin_convertvector(NAME(select)(below < most, below, most), vi16);
+  *reference -= __builtin_convertvector(shift, vf16);
+  *unit = NAME(as_float)((vu16)(127 - shift) << 23);
+}
+
+// Gives a row 7 bits more where one token of a tile towers over the others, and the tile isn't negligible itself: a sum of less than
+// 1.5 means others of 0.4% on average, which 16 bits would round by 1e-3 and more. It shows where that one has a value near zero.
+INLINE void NAME(widen_peaked)(int r, vf16 sums, weights *to) {
+  to->digits[r] = 2;
+  if (NAME(sum_lanes)(sums) >= 1.5f || to->unit[r] < 0x1p-8f) return;
+  to->digits[r] = 3;
+  to->unit[r] *= 0x1p-7f;
+  for (int t = 0; t < TILE; t += 16)
+    NAME(store)(to->scores + r * TILE + t, NAME(load)(to->scores + r * TILE + t) * 0x1p7f);
+}
+
 // Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came before;
 // `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows overlap.
-INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hidden, int first, int rows, weights *to,
+INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows, weights *to,
                          scratch *s) {
   const vf16 nothing = (vf16){0} - INFINITY;
   for (int r = first; r < rows; r++) {
@@ -72,11 +92,14 @@ INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hid
     s->greatest[r] = NAME(greatest_score)(to->scores + r * TILE, to->visible[r]);
   }
   for (int r = first; r < rows; r += 16) { // the arrays go on for a vector past the last row
-    const vf16 before = NAME(load)(s->maximum + r), now = NAME(greater)(NAME(load)(s->greatest + r), before);
-    const vf16 reference = NAME(select)(now > nothing, now, (vf16){0});
+    const vf16 before = NAME(load)(s->maximum + r), greatest = NAME(load)(s->greatest + r);
+    const vf16 now = NAME(greater)(greatest, before);
+    vf16 reference = NAME(select)(now > nothing, now, (vf16){0}), unit = (vf16){0} + 1.0f;
     NAME(store)(s->maximum + r, now);
-    NAME(store)(s->greatest + r, reference);
     NAME(store)(to->alpha + r, NAME(exp2)(before - reference));
+    if (value->digits > 0) NAME(lift_tile)(greatest, &reference, &unit);
+    NAME(store)(s->greatest + r, reference);
+    NAME(store)(to->unit + r, unit);
   }
   for (int r = first; r < rows; r++) {
     float *scores = to->scores + r * TILE;
@@ -84,13 +107,14 @@ INLINE void NAME(softmax)(const nb_attention_piece *piece, float factor, int hid
     for (int g = 0; g < GROUPS; g += 2) {
       const vf16 first = NAME(exp2)(NAME(load)(scores + g * GROUP) - s->greatest[r]);
       const vf16 second = NAME(exp2)(NAME(load)(scores + (g + 1) * GROUP) - s->greatest[r]);
-      NAME(store)(scores + g * GROUP, first * factor);
-      NAME(store)(scores + (g + 1) * GROUP, second * factor);
+      NAME(store)(scores + g * GROUP, first * value->probability);
+      NAME(store)(scores + (g + 1) * GROUP, second * value->probability);
       even += first;
       odd += second;
     }
     float *sum = s->sums + r * 16;
-    NAME(store)(sum, NAME(load)(sum) * to->alpha[r] + (even + odd));
+    NAME(store)(sum, NAME(load)(sum) * to->alpha[r] + (even + odd) * to->unit[r]);
+    if (value->digits == 2) NAME(widen_peaked)(r, even + odd, to);
   }
 }
 
@@ -189,16 +213,16 @@ static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key
 static void NAME(value_tile)(const nb_attention_piece *piece, const operand *value, const step *at, int rows, int keep_tile,
                              scratch *s, float *out, int64_t out_stride) {
   const int first = at->first, groups = at->groups;
-  const tile *from = &at->values;
-  const float *p = at->weights->scores + first * TILE, *alpha = at->weights->alpha + first;
   out += first * out_stride;
-  const int is_fp4 = nb_recipe_code_bits(value->recipe) == 4;
 #if HAS_FP4
   if (NAME(is_direct)(value)) {
-    NAME(fp4_value)(value, from, rows - first, p, at->weights->visible + first, s->grids, s->units, alpha, out, out_stride);
+    NAME(fp4_value)(value, at, rows - first, s->grids, s->units, out, out_stride);
     return;
   }
 #endif
+  const tile *from = &at->values;
+  const float *p = at->weights->scores + first * TILE, *alpha = at->weights->alpha + first;
+  const int is_fp4 = nb_recipe_code_bits(value->recipe) == 4;
   if (!keep_tile && !is_fp4 && !piece->is_latent) {
     NAME(value_float)(value, from, groups, rows - first, p, alpha, out, out_stride);
     return;
@@ -260,7 +284,7 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
     if (has_rope)
       NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores, s);
     if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
-    NAME(softmax)(piece, value->probability, hidden, first, rows, now.weights, s);
+    NAME(softmax)(piece, value, hidden, first, rows, now.weights, s);
     if (!is_late) NAME(value_tile)(piece, value, &now, rows, keep_tile, s, out, out_stride);
     has_before = is_late;
     before = now;

@@ -161,11 +161,11 @@ static void NAME(fp4_prepare_values)(const operand *value, const tile *from, flo
 }
 
 // out = out * alpha + probabilities * values.
-static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const tile *from, int rows, const float *p,
-                                                      const int *visible, float *weights, float *units,
-                                                      const float *alpha, float *out, int64_t out_stride) {
-  (void)visible;
+static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const step *at, int rows, float *weights,
+                                                      float *units, float *out, int64_t out_stride) {
   (void)units;
+  const tile *from = &at->values;
+  const float *p = at->weights->scores + at->first * TILE, *alpha = at->weights->alpha + at->first;
   const int block = value->recipe == NB_MXFP4 ? 32 : 16;
   for (int r = 0; r < rows; r += STRIP) {
     const int nr = rows - r < STRIP ? rows - r : STRIP;

@@ -1,6 +1,6 @@
 // Four-bit keys and values with AVX-512 VNNI, in integers: a byte permute turns codes into bytes, twice the values; queries and
-// probabilities are rounded to 23 bits and lie in three digits of eight bits, each of which takes one `vpdpbusd` a vector of codes.
-// The sums are exact. Compiled inside a target("avx512...") region.
+// probabilities are rounded to 23 bits and lie in three digits of eight bits, each of which takes one `vpdpbusd` a vector of codes,
+// or, by choice, to 16 bits in two digits. The sums are exact. Compiled inside a target("avx512...") region.
 //
 // Both have the same byte order: nibble n of byte j of a token's word is dimension 2 j + n, and a line has that word of 16 tokens.
 // Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be unsigned, which the packed
@@ -9,16 +9,20 @@
 // Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest scale among those tokens of the
 // tile that the row sees; no probability is above 1.
 //
-// Two digits are not enough: an error of 5e-5 flips so many codes of the next layer's keys and values that logits move by 2e-2; that
-// of three is 6e-7.
+// Three digits leave an error of 6e-7, two one of 5e-5: little beside that of four-bit keys and values, but it flips so many codes of
+// the next layer's that logits move by 2e-2.
 
 enum {
-  QUERY_LIMIT = (1 << 22) - 1,       // greatest integer of a query: 12 x 16 of them fit 32 bits
-  PROBABILITY_LIMIT = (1 << 23) - 8, // and of a probability, with room for rounding
-  DIGITS = 3,
-  KEY_OFFSET = 12,                   // makes doubled keys unsigned
-  QUERY_RUN = 4 * DIGITS + 1,        // words of 16 dimensions of a packed query
+  DIGITS = 3,                 // of a packed query; with two, the upper one is not read
+  KEY_OFFSET = 12,            // makes doubled keys unsigned
+  QUERY_RUN = 4 * DIGITS + 1, // words of 16 dimensions of a packed query
 };
+
+// Greatest integer of a query: 24 x 16 of those of three digits fit 32 bits, those of two have 8 bits and a sign in the upper one.
+INLINE float query_limit(int digits) { return digits == 3 ? (1 << 22) - 1 : (1 << 15) - 129; }
+
+// Greatest integer of a probability, with room for rounding.
+INLINE float probability_limit(int digits) { return digits == 3 ? (1 << 23) - 8 : (1 << 16) - 64; }
 
 // E2M1 to twice its value, four times: vpermb looks at six bits, of which the upper two belong to the neighbouring code.
 #define E2M1_DOUBLED 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
@@ -71,15 +75,16 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
   const int dimension = key->dimension;
   __m512 most = _mm512_setzero_ps();
   for (int d = 0; d < dimension; d += 16) most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_loadu_ps(q + d)));
-  const float amax = _mm512_reduce_max_ps(most), inverse = amax > 0x1p-100f ? QUERY_LIMIT / amax : 0.0f;
-  const float factor = 0.5f * (amax / QUERY_LIMIT); // keys are doubled
+  const float amax = _mm512_reduce_max_ps(most), limit = query_limit(key->digits);
+  const float inverse = amax > 0x1p-100f ? limit / amax : 0.0f;
+  const float factor = 0.5f * (amax / limit); // keys are doubled
   const __m512i bytes = _mm512_setr_epi32(0x1A120A02, 0x19110901, 0x18100800, 0x1E160E06, 0x1D150D05, 0x1C140C04, 0x3A322A22,
                                           0x39312921, 0x38302820, 0x3E362E26, 0x3D352D25, 0x3C342C24, 0, 0, 0, 0);
   const __m512i signs = _mm512_set1_epi32(0x00808080);
   for (int d = 0; d < dimension; d += 16, packed += QUERY_RUN) {
     const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(q + d), _mm512_set1_ps(inverse)));
-    const __m512i digits = _mm512_xor_si512(_mm512_add_epi32(rounded, signs), signs);
-    _mm512_mask_storeu_epi32(packed, (1 << 4 * DIGITS) - 1, _mm512_permutexvar_epi8(bytes, digits));
+    const __m512i signed_bytes = _mm512_xor_si512(_mm512_add_epi32(rounded, signs), signs);
+    _mm512_mask_storeu_epi32(packed, (1 << 4 * DIGITS) - 1, _mm512_permutexvar_epi8(bytes, signed_bytes));
     packed[4 * DIGITS] = (uint32_t)(-KEY_OFFSET * _mm512_reduce_add_epi32(rounded));
   }
   memcpy(packed, &factor, sizeof factor);
@@ -98,8 +103,8 @@ INLINE void fp4_dot_digit(const int nr, const int nh, const __m512i codes[4][4],
 
 // Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The lowest digit is summed apart
 // from the other two: twice the independent sums, which keep the multipliers busy.
-INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const tile *from, int g, const uint32_t *q,
-                           int64_t q_stride, float *scores) {
+INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const operand *key, const tile *from, int g,
+                           const uint32_t *q, int64_t q_stride, float *scores) {
   const __m512i table = _mm512_add_epi8(doubled(), _mm512_set1_epi8(KEY_OFFSET));
   const scale_reader reader = scale_reader_of(key->recipe);
   const int runs = key->dimension / 16, runs_of_scale = key->recipe == NB_MXFP4 ? 2 : 1;
@@ -122,14 +127,16 @@ INLINE void fp4_score_rows(const int nr, const int nh, const operand *key, const
     }
 #pragma clang loop unroll(full)
     for (int i = 0; i < 4; i++) {
-      fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS, q_stride, upper);
-      fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS + 2, q_stride, lowest);
+      fp4_dot_digit(nr, nh, codes, i, q + (i + 1) * DIGITS - digits, q_stride, upper);
+      fp4_dot_digit(nr, nh, codes, i, q + (i + 1) * DIGITS - 1, q_stride, lowest);
     }
+    if (digits == 3) {
 #pragma clang loop unroll(full)
-    for (int r = 0; r < nr; r++)
-      for (int h = 0; h < nh; h++) upper[r][h] = _mm512_slli_epi32(upper[r][h], 8);
+      for (int r = 0; r < nr; r++)
+        for (int h = 0; h < nh; h++) upper[r][h] = _mm512_slli_epi32(upper[r][h], 8);
 #pragma clang loop unroll(full)
-    for (int i = 0; i < 4; i++) fp4_dot_digit(nr, nh, codes, i, q + i * DIGITS + 1, q_stride, upper);
+      for (int i = 0; i < 4; i++) fp4_dot_digit(nr, nh, codes, i, q + (i + 1) * DIGITS - 2, q_stride, upper);
+    }
 #pragma clang loop unroll(full)
     for (int h = 0; h < nh; h++) {
       const __m512 scale = scale_lanes(from->scales[g + h] + b / runs_of_scale * GROUP, reader);
@@ -157,11 +164,15 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
   for (int r = 0; r < rows; r += STRIP) {
     const int nr = rows - r < STRIP ? rows - r : STRIP;
     // As many groups at a time as the sums have registers for.
-#define CALL(n)                                                                                                        \
+#define CALL_WITH(n, digits)                                                                                           \
   for (int g = 0; g < GROUPS; g += n < 2 ? 4 : 2)                                                                      \
-  fp4_score_rows(n, n < 2 ? 4 : 2, key, from, g, q + r * q_stride, q_stride, scores + r * TILE)
+  fp4_score_rows(n, n < 2 ? 4 : 2, digits, key, from, g, q + r * q_stride, q_stride, scores + r * TILE)
+#define CALL(n)                                                                                                        \
+  if (key->digits == 3) CALL_WITH(n, 3);                                                                               \
+  else CALL_WITH(n, 2)
     EACH_COUNT(nr, CALL)
 #undef CALL
+#undef CALL_WITH
   }
 }
 
@@ -169,7 +180,8 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
 // [block][token], and what 1 of a sum of integers stands for.
 static void fp4_grids(const operand *value, const tile *from, int visible, float *grids, float *units) {
   const scale_reader reader = scale_reader_of(value->recipe);
-  const __m512 limit = _mm512_set1_ps(PROBABILITY_LIMIT);
+  const float greatest_integer = probability_limit(value->digits);
+  const __m512 limit = _mm512_set1_ps(greatest_integer);
   for (int b = 0; b < value->row_scales; b += 4) {
     const int left = value->row_scales - b < 4 ? value->row_scales - b : 4;
     const uint64_t exist = left < 4 ? (1ull << 16 * left) - 1 : ~0ull;
@@ -189,7 +201,7 @@ static void fp4_grids(const operand *value, const tile *from, int visible, float
     const __m512 scales = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_sllv_epi32(bytes, reader.shift)), reader.factor);
     const __m512 greatest = _mm512_max_ps(scales, _mm512_set1_ps(0x1p-100f));
     const __m512 factors = _mm512_div_ps(limit, greatest);
-    const __m512 unit = _mm512_mul_ps(greatest, _mm512_set1_ps(0.5f / PROBABILITY_LIMIT)); // values are doubled
+    const __m512 unit = _mm512_mul_ps(greatest, _mm512_set1_ps(0.5f / greatest_integer)); // values are doubled
     _mm512_mask_storeu_ps(units + b, (__mmask16)((1 << left) - 1), _mm512_maskz_compress_ps(0x1111, unit));
     for (int i = 0; i < left; i++, grids += TILE) {
       const __m512 factor = _mm512_permutexvar_ps(_mm512_set1_epi32(4 * i), factors);
@@ -220,8 +232,9 @@ INLINE void fp4_digits(const float *p, const float *grid, uint8_t digits[64]) {
 
 // out = out * alpha + probabilities * values of `nr` rows, 16 dimensions at a time. The digits of a run are made beside the products of
 // the run before, which leaves nothing to wait for.
-INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from, const float *p, const float *grids,
-                           const float *units, const float *alpha, float *out, int64_t out_stride) {
+INLINE void fp4_value_rows(const int nr, const int digits, const operand *value, const tile *from, const float *p,
+                           const float *grids, const float *units, const float *alpha, const float *unit, float *out,
+                           int64_t out_stride) {
   enum { BANKS_OF_ONE = 2 }; // one row alone has too few sums to keep the multipliers busy
   const int banks = nr == 1 ? BANKS_OF_ONE : 1;
   const int runs = value->dimension / 16, runs_of_scale = value->recipe == NB_MXFP4 ? 2 : 1;
@@ -229,10 +242,10 @@ INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from,
   // Bytes of eight tokens of canonical byte i at 8 i ... 8 i + 7.
   const __m512i first_octets = _mm512_setr_epi64(0x1C1814100C080400, 0x1D1915110D090501, 0x1E1A16120E0A0602, 0x1F1B17130F0B0703,
                                                  0x5C5854504C484440, 0x5D5955514D494541, 0x5E5A56524E4A4642, 0x5F5B57534F4B4743);
-  _Alignas(64) uint8_t digits[2][STRIP][GROUPS][64]; // aligned, or loads would wait for their stores
+  _Alignas(64) uint8_t integers[2][STRIP][GROUPS][64]; // aligned, or loads would wait for their stores
 #pragma clang loop unroll(full)
   for (int r = 0; r < nr; r++)
-    for (int g = 0; g < GROUPS; g++) fp4_digits(p + r * TILE + g * GROUP, grids + g * GROUP, digits[0][r][g]);
+    for (int g = 0; g < GROUPS; g++) fp4_digits(p + r * TILE + g * GROUP, grids + g * GROUP, integers[0][r][g]);
   for (int b = 0; b < runs; b++) {
     const int next = b + 1 < runs ? b + 1 : b;
     const float *grid = grids + next / runs_of_scale * TILE;
@@ -241,7 +254,7 @@ INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from,
     for (int r = 0; r < nr; r++)
       for (int bank = 0; bank < banks; bank++)
         for (int n = 0; n < 2; n++)
-          for (int digit = 0; digit < DIGITS; digit++) sum[r][bank][n][digit] = _mm512_setzero_si512();
+          for (int digit = 0; digit < digits; digit++) sum[r][bank][n][digit] = _mm512_setzero_si512();
 #pragma clang loop unroll(disable)
     for (int g = 0; g < GROUPS; g++) {
       const uint8_t *codes_of_run = from->codes[g] + b * 128, *next_of_run = from->next_codes[g] + b * 128;
@@ -256,14 +269,14 @@ INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from,
 #pragma clang loop unroll(full)
         for (int r = 0; r < nr; r++)
 #pragma clang loop unroll(full)
-          for (int digit = 0; digit < DIGITS; digit++) {
-            const __m512i octet = broadcast_octet(digits[b % 2][r][g] + 16 * digit + 8 * h);
+          for (int digit = 0; digit < digits; digit++) {
+            const __m512i octet = broadcast_octet(integers[b % 2][r][g] + 16 * digit + 8 * h);
 #pragma clang loop unroll(full)
             for (int n = 0; n < 2; n++)
               sum[r][h % banks][n][digit] = dot(sum[r][h % banks][n][digit], octet, codes[n]);
           }
         for (int r = 0; r < nr && h == 0; r++)
-          fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, digits[(b + 1) % 2][r][g]);
+          fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, integers[(b + 1) % 2][r][g]);
       }
     }
 #pragma clang loop unroll(full)
@@ -273,15 +286,16 @@ INLINE void fp4_value_rows(const int nr, const operand *value, const tile *from,
       for (int n = 0; n < 2; n++) {
         __m512i *first = sum[r][0][n];
         if (banks == 2)
-          for (int digit = 0; digit < DIGITS; digit++) first[digit] = _mm512_add_epi32(first[digit], sum[r][1][n][digit]);
+          for (int digit = 0; digit < digits; digit++) first[digit] = _mm512_add_epi32(first[digit], sum[r][1][n][digit]);
         low[n] = _mm512_add_epi32(_mm512_slli_epi32(first[1], 8), first[0]);
-        high[n] = first[2];
+        if (digits == 3) high[n] = first[2];
       }
       float *to = out + r * out_stride + b * 16;
-      const __m512 lower = _mm512_cvtepi32_ps(add_halves(low[0], low[1])), upper = _mm512_cvtepi32_ps(add_halves(high[0], high[1]));
-      const __m512 total = _mm512_fmadd_ps(upper, _mm512_set1_ps(0x1p16f), lower);
+      __m512 total = _mm512_cvtepi32_ps(add_halves(low[0], low[1]));
+      if (digits == 3)
+        total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(add_halves(high[0], high[1])), _mm512_set1_ps(0x1p16f), total);
       const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(alpha[r]));
-      _mm512_storeu_ps(to, _mm512_fmadd_ps(total, _mm512_set1_ps(units[b / runs_of_scale]), before));
+      _mm512_storeu_ps(to, _mm512_fmadd_ps(total, _mm512_set1_ps(units[b / runs_of_scale] * unit[r]), before));
     }
   }
 }
@@ -292,13 +306,24 @@ static void NAME(fp4_prepare_values)(const operand *value, const tile *from, flo
 }
 
 // out = out * alpha + probabilities * values, after `fp4_prepare_values`.
-static void NAME(fp4_value)(const operand *value, const tile *from, int rows, const float *p, const int *visible, float *grids,
-                            float *units, const float *alpha, float *out, int64_t out_stride) {
+static void NAME(fp4_value)(const operand *value, const step *at, int rows, float *grids, float *units, float *out,
+                            int64_t out_stride) {
+  const tile *from = &at->values;
+  const float *p = at->weights->scores + at->first * TILE;
+  const float *alpha = at->weights->alpha + at->first, *unit = at->weights->unit + at->first;
+  const int *visible = at->weights->visible + at->first, *digits = at->weights->digits + at->first;
   for (int r = 0, nr = 0, grid_of = TILE; r < rows; r += nr) {
     for (nr = 1; nr < STRIP && r + nr < rows && visible[r + nr] == visible[r]; nr++) {}
     if (visible[r] != grid_of) fp4_grids(value, from, grid_of = visible[r], grids, units);
-#define CALL(n) fp4_value_rows(n, value, from, p + r * TILE, grids, units, alpha + r, out + r * out_stride, out_stride)
+    int is_narrow = value->digits == 2; // a row of two digits has the same sums with a third one, of zeros
+    for (int i = r; i < r + nr && is_narrow; i++) is_narrow = digits[i] == 2;
+#define CALL_WITH(n, digits)                                                                                           \
+  fp4_value_rows(n, digits, value, from, p + r * TILE, grids, units, alpha + r, unit + r, out + r * out_stride, out_stride)
+#define CALL(n)                                                                                                        \
+  if (is_narrow) CALL_WITH(n, 2);                                                                                      \
+  else CALL_WITH(n, 3)
     EACH_COUNT(nr, CALL)
 #undef CALL
+#undef CALL_WITH
   }
 }

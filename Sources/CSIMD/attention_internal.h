@@ -37,6 +37,7 @@ typedef struct operand {
   int dimension;
   int row_bytes;  ///< code bytes of a row
   int row_scales; ///< scale bytes of a row
+  int digits;     ///< of eight bits that queries and probabilities are rounded to beside its codes; 0: not rounded
   float pre, post, probability, output;
 } operand;
 
@@ -44,6 +45,8 @@ typedef struct operand {
 typedef struct weights {
   float *scores; // [rows][TILE]
   float *alpha;  // [rows] factor on what came before the tile
+  float *unit;   // [rows] what a probability of 1 stands for: a power of two
+  int *digits;   // [rows] of eight bits that probabilities are rounded to
   int *visible;  // [rows] tokens of the tile that the row sees
 } weights;
 

@@ -11,6 +11,7 @@ public struct AttentionRequest: Hashable, Sendable {
   /// "auto" or a backend's name.
   public var prefill: String
   public var decode: String
+  public var precision: AttentionPrecision
   public var recipes: CacheRecipes
   public var pageSize: Int
   /// Draft tokens in a decode step.
@@ -20,13 +21,15 @@ public struct AttentionRequest: Hashable, Sendable {
   ///   - backend: for both phases.
   ///   - prefill: for prefill, where it differs.
   ///   - decode: for decode, where it differs.
+  ///   - precision: of the `cpu` backend; others have one alone.
   public init(
-    backend: String = "auto", prefill: String? = nil, decode: String? = nil,
+    backend: String = "auto", prefill: String? = nil, decode: String? = nil, precision: AttentionPrecision = .full,
     recipes: CacheRecipes = CacheRecipes(.nvfp4),
     pageSize: Int = 64, draftTokenCount: Int = 0
   ) {
     self.prefill = prefill ?? backend
     self.decode = decode ?? backend
+    self.precision = precision
     self.recipes = recipes
     self.pageSize = pageSize
     self.draftTokenCount = draftTokenCount
@@ -47,15 +50,23 @@ public struct AttentionRequest: Hashable, Sendable {
 
   func makeBackend(_ choice: AttentionChoice, workers: WorkerPool) -> any AttentionBackend {
     func backend(_ name: String) -> any AttentionBackend {
-      name == "cpu" ? FastAttention(workers: workers) : ReferenceAttention()
+      name == "cpu" ? FastAttention(workers: workers, precision: precision) : ReferenceAttention()
     }
     let decode = backend(choice.decode)
     return choice.prefill == choice.decode ? decode : PhasedAttention(prefill: backend(choice.prefill), decode: decode)
   }
 
+  /// What --attention-precision fast does here.
+  private func precisionNote(_ choice: AttentionChoice) -> String? {
+    guard precision == .fast, [choice.prefill, choice.decode].contains("cpu") else { return nil }
+    return AttentionPrecision.matters(at: nb_level_active())
+      ? "rounds to 16 bits beside four-bit codes" : "where --attention-precision fast changes nothing"
+  }
+
   /// Name and reasons in one line each.
   func decision(_ choice: AttentionChoice, threadCount: Int) -> (name: String, reason: String) {
-    let machine = "\(Self.device), \(threadCount) \(threadCount == 1 ? "thread" : "threads")"
+    let machine =
+      "\(Self.device), \(threadCount) \(threadCount == 1 ? "thread" : "threads")\(precisionNote(choice).map { ", \($0)" } ?? "")"
     guard choice.prefill != choice.decode else {
       let access = choice.decodeAccess.map(\.description).joined(separator: "/")
       let asked = decode == "auto" ? "auto, the first that can" : "asked for"

@@ -17,8 +17,8 @@ extension Engine {
     let runtime = try ModelRuntime(
       directory: model,
       attention: AttentionRequest(
-        backend: configuration.attentionBackend ?? "auto", recipes: configuration.recipes,
-        pageSize: configuration.pageSize),
+        backend: configuration.attentionBackend ?? "auto", precision: configuration.attentionPrecision,
+        recipes: configuration.recipes, pageSize: configuration.pageSize),
       threadCount: configuration.threadCount, speculation: configuration.speculation, progress: progress)
     try self.init(LoadedModel(runtime, configuration: configuration), configuration: configuration)
   }
@@ -40,6 +40,7 @@ extension LoadedModel {
       endTokens: checkpoint.generation.eosTokenIDs, scales: resolution.layers, fingerprint: checkpoint.fingerprint,
       arithmetic: [
         "cpu", String(cString: nb_level_name(nb_level_active())), runtime.attentionDecision.name,
+        runtime.attentionPrecision.rawValue,
         operators.weightType?.rawValue ?? "weights", "v\(nb_arithmetic_version())",
       ].joined(separator: "-"),
       encodeStatistics: { operators.encodeStatistics })

@@ -1,3 +1,4 @@
+import CPUBackend
 import KVQuantization
 import ModelFamilies
 
@@ -52,6 +53,8 @@ public struct EngineConfiguration: Hashable, Sendable {
   public let checksIntegrity: Bool
   /// --kv-cache-scales, --kv-scale-convention
   public var kvScales = KVScaleRequest()
+  /// --attention-precision
+  public var attentionPrecision = AttentionPrecision.full
 
   /// - Throws: `EngineError.invalidConfiguration`, which names the option, its range and the value.
   public init(

@@ -13,6 +13,7 @@ public final class ModelRuntime {
   public let operators: CPUOperators
   /// The attention backend that was chosen, and why.
   public let attentionDecision: (name: String, reason: String)
+  public let attentionPrecision: AttentionPrecision
 
   /// - Parameters:
   ///   - attention: which backends are wanted, and for which cache.
@@ -31,6 +32,7 @@ public final class ModelRuntime {
     checkpoint = try Checkpoint(directory: directory)
     let workers = WorkerPool(threadCount: threadCount ?? WorkerPool.availableProcessorCount)
     attentionDecision = request.decision(choice, threadCount: workers.threadCount)
+    attentionPrecision = request.precision
     let attention = request.makeBackend(choice, workers: workers)
     operators = CPUOperators(attention: attention, workers: workers, weightType: weightType)
     model = try ModelLoader.load(checkpoint, operators: operators, drafts: speculation != nil, progress: progress)

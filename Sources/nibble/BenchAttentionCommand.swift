@@ -47,6 +47,9 @@ struct BenchAttentionCommand: ParsableCommand {
 
   @OptionGroup var threadsOption: ThreadsOption
 
+  @Option(help: "As in generate: full or fast.")
+  var attentionPrecision = AttentionPrecision.full
+
   @Option(help: "One new token a sequence (decode), or --tokens of them (prefill).")
   var phase = Phase.decode
 
@@ -133,11 +136,11 @@ struct BenchAttentionCommand: ParsableCommand {
 
   func run() throws {
     let workers = threadsOption.makeWorkers()
-    let attention = FastAttention(workers: workers)
+    let attention = FastAttention(workers: workers, precision: attentionPrecision)
     let setting = BenchAttentionReport.Setting(
       kind: kind.rawValue, phase: phase.rawValue, queryHeads: queryHeads, kvHeads: kind == .mla ? 1 : kvHeads,
       batch: batch, newTokens: newTokens, threads: workers.threadCount,
-      level: String(cString: nb_level_name(attention.level)), rounds: rounds)
+      level: String(cString: nb_level_name(attention.level)), precision: attentionPrecision, rounds: rounds)
     var report = BenchAttentionReport(setting: setting)
     let yardstick = ReadYardstick(byteCount: 512 << 20)
     for context in contexts {

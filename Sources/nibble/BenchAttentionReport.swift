@@ -1,3 +1,4 @@
+import CPUBackend
 import JSON
 
 #if canImport(Glibc)
@@ -17,6 +18,7 @@ struct BenchAttentionReport {
     let newTokens: Int
     let threads: Int
     let level: String
+    let precision: AttentionPrecision
     let rounds: Int
   }
 
@@ -46,7 +48,7 @@ struct BenchAttentionReport {
   private var title: String {
     "\(setting.kind) \(setting.phase), \(setting.queryHeads) query heads, \(setting.kvHeads) KV heads, batch \(setting.batch)"
       + (setting.newTokens > 1 ? ", \(setting.newTokens) new tokens" : "")
-      + "; \(setting.threads) threads, \(setting.level), best of \(setting.rounds) rounds; "
+      + "; \(setting.threads) threads, \(setting.level), \(setting.precision.rawValue) precision, best of \(setting.rounds) rounds; "
       + "read bandwidth \((readBandwidth / 1e9).decimals(1)) GB/s"
   }
 
@@ -92,6 +94,7 @@ struct BenchAttentionReport {
       "query_heads": .integer(Int64(setting.queryHeads)), "kv_heads": .integer(Int64(setting.kvHeads)),
       "batch": .integer(Int64(setting.batch)), "new_tokens": .integer(Int64(setting.newTokens)),
       "threads": .integer(Int64(setting.threads)), "simd_level": .string(setting.level),
+      "attention_precision": .string(setting.precision.rawValue),
       "read_bytes_per_second": .number(readBandwidth), "rows": .array(values),
     ]
     return result.serialized(pretty: true)

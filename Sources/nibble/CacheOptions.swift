@@ -100,6 +100,12 @@ struct ModelOptions: ParsableArguments {
   @Option(help: "Attention backend of decode, where it differs.")
   var decodeAttentionBackend: String?
 
+  @Option(
+    help:
+      "Precision of the cpu backend's attention to four-bit keys and values, with AVX-512: full (23 bits, float32's error) or fast (16 bits, error 5e-5)."
+  )
+  var attentionPrecision = AttentionPrecision.full
+
   @OptionGroup var threadsOption: ThreadsOption
   var threads: Int? { threadsOption.threads }
 
@@ -127,8 +133,8 @@ extension ModelOptions {
 
   func attentionRequest(_ recipes: CacheRecipes, pageSize: Int, drafts: Int = 0) -> AttentionRequest {
     AttentionRequest(
-      backend: attentionBackend, prefill: prefillAttentionBackend, decode: decodeAttentionBackend, recipes: recipes,
-      pageSize: pageSize, draftTokenCount: drafts)
+      backend: attentionBackend, prefill: prefillAttentionBackend, decode: decodeAttentionBackend,
+      precision: attentionPrecision, recipes: recipes, pageSize: pageSize, draftTokenCount: drafts)
   }
 
   /// Why it is this folder.
@@ -149,3 +155,5 @@ extension ModelOptions {
       threadCount: threads, weightType: weightType, speculation: speculation, progress: { bar.update($0) })
   }
 }
+
+extension AttentionPrecision: ExpressibleByArgument {}

@@ -82,6 +82,7 @@ struct EngineOptions: ParsableArguments {
       contextLength: contextLength, threadCount: model.threads, attentionBackend: model.attentionBackend,
       speculation: try speculation(main: try cache.recipes()))
     configuration.kvScales = try cache.scaleOptions.request()
+    configuration.attentionPrecision = model.attentionPrecision
     return configuration
   }
 

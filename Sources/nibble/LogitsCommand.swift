@@ -11,8 +11,8 @@ struct LogitsCommand: ParsableCommand {
     abstract: "Write the logits of a teacher-forced run, to compare with another engine.",
     discussion: """
       Every token attends to what the cache stores, its own chunk included, so the result doesn't depend on --chunk-size. \
-      Attention is the reference's unless --attention-backend cpu asks for the fast one, which rounds queries to 23 bits \
-      where keys have four. KV scales are the checkpoint's own; --kv-cache-scales auto takes a calibrated kv_scales.json too. The output is a safetensors file with 'logits' [tokens, vocabulary] in float32 and 'tokens' [tokens] in int32.
+      Attention is the reference's unless --attention-backend cpu asks for the fast one, which rounds queries and probabilities to \
+      23 bits, or with --attention-precision fast to 16, where keys and values have four. KV scales are the checkpoint's own; --kv-cache-scales auto takes a calibrated kv_scales.json too. The output is a safetensors file with 'logits' [tokens, vocabulary] in float32 and 'tokens' [tokens] in int32.
       """)
 
   @OptionGroup var modelOptions: ModelOptions

@@ -27,6 +27,11 @@ struct AttentionFixture {
   let queries: [Float]
   let softmaxScale: Float
 
+  /// Every level, and both precisions where they differ.
+  static let arithmetics = supportedLevels.flatMap { level in
+    AttentionPrecision.allCases.filter { $0 == .full || AttentionPrecision.matters(at: level) }.map { (level, $0) }
+  }
+
   init(
     layout: CacheLayout, queryHeads: Int, sequences: [Sequence],
     scales: DecodeScales = DecodeScales(key: 0.01, value: 0.02),

@@ -1,3 +1,4 @@
+import CPUBackend
 import CSIMD
 import Checkpoints
 import Engine
@@ -14,7 +15,8 @@ import Testing
     let configuration = try EngineConfiguration(
       recipes: CacheRecipes(recipe), pageSize: 32, poolSize: .tokens(1000), contextLength: 500, threadCount: 1,
       speculation: isMLA ? try Speculation(recipes: CacheRecipes(.fp8E4M3)) : nil)
-    let attention = AttentionRequest(recipes: configuration.recipes, pageSize: 32)
+    let precision = isMLA ? AttentionPrecision.fast : .full
+    let attention = AttentionRequest(precision: precision, recipes: configuration.recipes, pageSize: 32)
     let plan = try RunPlan(directory: directory, attention: attention, configuration: configuration)
     let runtime = try ModelRuntime(
       directory: directory, attention: attention, threadCount: 1, speculation: configuration.speculation)
@@ -22,6 +24,9 @@ import Testing
     #expect(plan.scales.layers == loaded.scales)
     #expect(plan.warnings == loaded.warnings)
     #expect(plan.attention.decode == loaded.attentionDecision.name)
+    #expect(
+      loaded.attentionDecision.reason.contains("rounds to 16 bits")
+        == (precision == .fast && AttentionPrecision.matters(at: nb_level_active())))
     let engine = try Engine(loaded, configuration: configuration)
     func planned(_ name: String) -> Int? {
       plan.decisions.first { $0.section == "kv_cache" && $0.name == name }?.value.intValue
@@ -32,7 +37,9 @@ import Testing
     #expect(planned("context_length") == engine.contextLength)
     let arithmetic = engine.identity.fields.first { $0.name == "arithmetic" }
     #expect(
-      arithmetic?.value.hasSuffix("-v\(nb_arithmetic_version())") == true, "saved prefixes carry the kernels' version")
+      arithmetic?.value.contains("-\(precision.rawValue)-") == true
+        && arithmetic?.value.hasSuffix("-v\(nb_arithmetic_version())") == true,
+      "saved prefixes carry the attention's precision and the kernels' version")
     #expect(plan.limits.vocabularySize == engine.vocabularySize)
     #expect(plan.decisions.first { $0.name == "pages" }?.reason == engine.poolReason)
     await engine.shutDown()

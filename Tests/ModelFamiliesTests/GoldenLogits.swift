@@ -127,10 +127,13 @@ struct TeacherForcing {
 }
 
 /// A model on the reference backend, or the fast one.
-func loadModel(_ directory: String, threads: Int = 2, isFast: Bool = false) throws -> any LanguageModel {
+func loadModel(
+  _ directory: String, threads: Int = 2, isFast: Bool = false, precision: AttentionPrecision = .full
+) throws -> any LanguageModel {
   let workers = WorkerPool(threadCount: threads)
   return try loadModel(
-    directory, attention: isFast ? FastAttention(workers: workers) : ReferenceAttention(), workers: workers)
+    directory, attention: isFast ? FastAttention(workers: workers, precision: precision) : ReferenceAttention(),
+    workers: workers)
 }
 
 func loadModel(

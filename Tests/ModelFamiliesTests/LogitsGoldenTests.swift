@@ -33,10 +33,11 @@ import Testing
   }
 
   private func check(
-    _ name: String, directory: String, tokenCount: Int, everyRun: Bool, isFast: Bool = false
+    _ name: String, directory: String, tokenCount: Int, everyRun: Bool, isFast: Bool = false,
+    precision: AttentionPrecision = .full
   ) throws {
     let golden = try GoldenLogits(name).prefix(tokenCount)
-    let model = try loadModel(directory, isFast: isFast)
+    let model = try loadModel(directory, isFast: isFast, precision: precision)
     for (index, run) in golden.runs.enumerated() where everyRun || index % 3 == 1 {
       let forcing = try TeacherForcing(
         model, recipes: CacheRecipes(key: run.recipes.first, value: run.recipes.second, rope: run.recipes.second),
@@ -44,21 +45,23 @@ import Testing
       let logits = try forcing.logits(golden.tokens, chunk: golden.tokens.count)
       let errors = golden.errors(logits, vocabulary: model.vocabularySize, expected: run.logits)
       let roundsQueries = isFast && run.recipes.first.codeBits == 4
-      let median = run.isExact ? 1e-3 : roundsQueries ? 5e-3 : 2e-3
-      let worst = run.isExact ? 1e-3 : 3e-2
+      let flips = roundsQueries && precision == .fast && Self.shipped.contains(name)
+      let median = run.isExact ? 1e-3 : flips ? 5e-2 : roundsQueries ? 5e-3 : 2e-3
+      let worst = run.isExact ? 1e-3 : flips ? 2e-1 : 3e-2
       #expect(errors[errors.count / 2] <= median, "median of \(name) \(run)")
       #expect(errors[errors.count - 1] <= worst, "worst of \(name) \(run)")
     }
   }
 
   /// The fast backend rounds queries and probabilities where codes have four bits. What that moves in a layer's result flips codes
-  /// of the next layer's keys and values, each by a whole step: the logits' error goes as the square root of attention's.
-  @Test(arguments: dense + others + shipped)
-  func fastBackend(name: String) throws {
+  /// of the next layer's keys and values, each by a whole step: the logits' error goes as the square root of attention's. The random
+  /// checkpoints' few tokens see no flips even from 16 bits; the shipped models' hundreds of tokens do.
+  @Test(arguments: dense + others + shipped, AttentionPrecision.allCases)
+  func fastBackend(name: String, precision: AttentionPrecision) throws {
     let isShipped = Self.shipped.contains(name)
     try check(
       name, directory: "\(isShipped ? GoldenLogits.models : GoldenLogits.resources)/\(name)", tokenCount: .max,
-      everyRun: !(isShipped && Self.isDebug), isFast: true)
+      everyRun: !(isShipped && Self.isDebug), isFast: true, precision: precision)
   }
 
   /// Another recipe, or a forgotten scale, is far outside the tolerances above.

@@ -19,6 +19,12 @@ extern "C" {
 /// Most query rows (tokens x heads) of a piece, and the tokens of a chunk.
 enum { NB_ATTENTION_ROWS = 64, NB_ATTENTION_CHUNK = 1024 };
 
+/// To how many bits queries and probabilities are rounded where they meet four-bit codes in integers (AVX-512 alone).
+typedef enum nb_attention_precision {
+  NB_PRECISION_FULL = 0, ///< 23: float32's error
+  NB_PRECISION_FAST = 1, ///< 16: two thirds of the multiplications
+} nb_attention_precision;
+
 /// One region of a page record as attention reads it.
 typedef struct nb_attention_region {
   nb_recipe recipe;
@@ -31,6 +37,7 @@ typedef struct nb_attention_region {
 /// The rows of one piece of work and the cache they attend to.
 typedef struct nb_attention_piece {
   nb_level level;
+  nb_attention_precision precision;
   nb_attention_region key;   ///< keys, or MLA's latent
   nb_attention_region value; ///< values; with `is_latent` the latent again
   nb_attention_region rope;  ///< MLA's rotary keys, or dimension 0
