@@ -20,14 +20,12 @@ final class ExpertScratch {
   private var choosers: [ExpertChooser] = []
   /// Rows grouped by expert.
   let inputs: CPUActivations
-  let gateUp: CPUActivations
   let gated: CPUActivations
   let outputs: CPUActivations
 
   init(experts: Int, inputs: Int, intermediate: Int, outputs: Int) {
     logits = CPUActivations(width: experts)
     self.inputs = CPUActivations(width: inputs)
-    gateUp = CPUActivations(width: 2 * intermediate)
     gated = CPUActivations(width: intermediate)
     self.outputs = CPUActivations(width: outputs)
   }
@@ -43,7 +41,7 @@ final class ExpertScratch {
       choosers = (0..<workers).map { _ in ExpertChooser(routing) }
     }
     logits.reserve(rows: rows)
-    for array in [inputs, gateUp, gated, outputs] { array.reserve(rows: count) }
+    for array in [inputs, gated, outputs] { array.reserve(rows: count) }
     guard count > chosen.count else { return }
     chosen = Array(repeating: 0, count: count)
     weights = Array(repeating: 0, count: count)
@@ -104,14 +102,18 @@ extension CPUOperators: ExpertOperators {
         scratch.inputs.row(Int(scratch.places[slot])).update(from: x.row(row), count: x.width)
       }
     }
-    multiplyByExpert(scratch.inputs, gateUp, scratch, into: scratch.gateUp)
-    workers.run((rows * chosenPerRow + 7) / 8) { piece, _ in
-      for row in piece * 8..<min(piece * 8 + 8, rows * chosenPerRow) {
-        let (up, gated) = (scratch.gateUp.row(row), scratch.gated)
-        nb_silu_multiply(self.level, up, up + gated.width, Int64(gated.width), gated.row(row))
-      }
+    let mostRows = scratch.used.reduce(0) { max($0, Int(scratch.offsets[$1 + 1] - scratch.offsets[$1])) }
+    let up = workerScratch.reserve(workers: workers.threadCount, floats: mostRows * Self.outputsPerPiece)
+    forEachExpert(scratch, outputs: scratch.gated.width) { expert, rows, outputs, worker in
+      self.gatedPiece(
+        scratch.inputs.row(rows.lowerBound), rows: rows.count, stride: x.width, gateUp[expert], outputs: outputs,
+        up: up[worker], into: scratch.gated.row(rows.lowerBound), outputStride: scratch.gated.width)
     }
-    multiplyByExpert(scratch.gated, down, scratch, into: scratch.outputs)
+    forEachExpert(scratch, outputs: output.width) { expert, rows, outputs, _ in
+      self.multiplyPiece(
+        scratch.gated.row(rows.lowerBound), rows: rows.count, stride: scratch.gated.width, down[expert],
+        outputs: outputs, into: scratch.outputs.row(rows.lowerBound), outputStride: output.width)
+    }
     // Ascending experts, whatever the grouping: the sum's order is the token's own.
     forEachRow { row in
       for slot in row * chosenPerRow..<(row + 1) * chosenPerRow {
@@ -138,21 +140,21 @@ extension CPUOperators: ExpertOperators {
     }
   }
 
-  /// output[r] = x[r] * matrices[e]^T for the rows r of each expert e. A piece of work is one expert's rows times some outputs.
-  private func multiplyByExpert(
-    _ x: CPUActivations, _ matrices: [CPUMatrix], _ scratch: ExpertScratch, into output: CPUActivations
+  private static var outputsPerPiece: Int { 64 }
+
+  /// Pieces of work: some outputs of one expert for all its rows.
+  private func forEachExpert(
+    _ scratch: ExpertScratch, outputs width: Int,
+    _ body: (_ expert: Int, _ rows: Range<Int>, _ outputs: Range<Int>, _ worker: Int) -> Void
   ) {
-    let outputsPerPiece = 64
     let (used, offsets) = (scratch.used, scratch.offsets)
-    let pieces = (output.width + outputsPerPiece - 1) / outputsPerPiece
-    workers.run(used.count * pieces) { piece, _ in
+    let pieces = (width + Self.outputsPerPiece - 1) / Self.outputsPerPiece
+    workers.run(used.count * pieces) { piece, worker in
       let expert = used[piece / pieces]
-      let first = piece % pieces * outputsPerPiece
-      self.multiplyPiece(
-        x.row(Int(offsets[expert])), rows: Int(offsets[expert + 1] - offsets[expert]), stride: x.width,
-        matrices[expert],
-        outputs: first..<min(first + outputsPerPiece, output.width), into: output.row(Int(offsets[expert])),
-        outputStride: output.width)
+      let first = piece % pieces * Self.outputsPerPiece
+      body(
+        expert, Int(offsets[expert])..<Int(offsets[expert + 1]), first..<min(first + Self.outputsPerPiece, width),
+        worker)
     }
   }
 }

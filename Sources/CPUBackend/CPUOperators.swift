@@ -26,12 +26,15 @@ public final class CPUOperators: Operators {
   private var regions: [CacheRegion] = []
   /// Rows that `store` writes together.
   private var storeRuns: [Range<Int>] = []
-  private var rotaryTable = RotaryTable()
+  private(set) var rotaryTable = RotaryTable()
   private var activations: [CPUActivations] = []
   private var workerStatistics: [nb_encode_statistics]
-  private let logitsInput = [CPUActivations]()
   private var normed: CPUActivations?
   private var expertArrays: ExpertScratch?
+  /// What products need besides their inputs and outputs.
+  var workerScratch = WorkerScratch()
+  /// [workers] the first of the rows that a worker has normed in a job.
+  var normedRows: [Int]
 
   public init(
     attention: any AttentionBackend, workers: WorkerPool, weightType: CPUWeightType? = nil,
@@ -42,6 +45,7 @@ public final class CPUOperators: Operators {
     self.level = level
     self.weightType = weightType
     workerStatistics = Array(repeating: nb_encode_statistics(), count: workers.threadCount)
+    normedRows = Array(repeating: -1, count: workers.threadCount)
   }
 
   // MARK: Loading
@@ -116,14 +120,6 @@ public final class CPUOperators: Operators {
     }
   }
 
-  public func linear(
-    _ x: CPUActivations, _ weight: CPUMatrix, bias: CPUVector?, accumulate: Bool, into output: CPUActivations
-  ) {
-    multiply(
-      x.base, rows: rowCount, stride: x.width, weight, bias: bias, accumulate: accumulate, into: output.base,
-      outputStride: output.width)
-  }
-
   public func rotate(_ x: CPUActivations, columns: Range<Int>, headDimension: Int) {
     let table = rotaryTable
     let unrotated = headDimension - 2 * table.pairs
@@ -138,27 +134,42 @@ public final class CPUOperators: Operators {
   }
 
   public func store(_ x: CPUActivations, keys: Range<Int>, values: Range<Int>, layer: Int) {
-    guard let pool else { return }
-    let regions = regions
-    workerStatistics.withUnsafeMutableBufferPointer { statistics in
-      // Each worker adds to a slot of its own; the slots are summed below.
-      nonisolated(unsafe) let statistics = statistics
+    withStatistics { statistics in
       forEachStoreRunOnWorkers { rows, worker in
-        let (page, slot) = self.slot(ofRow: rows.lowerBound, pageSize: pool.layout.pageSize)
-        let record = pool.record(page: page, layer: layer)
-        let first = x.row(rows.lowerBound)
-        var keyColumn = keys.lowerBound
-        var valueColumn = values.lowerBound
-        for region in regions {
-          var target = nb_region(region, record: record)
-          let isKey = region.kind == .key || region.kind == .latent
-          nb_region_store_rows(
-            self.level, &target, Int32(slot), Int32(rows.count), first + (isKey ? keyColumn : valueColumn),
-            Int64(x.width),
-            pool.decodeScale(layer: layer, kind: region.kind), &statistics[worker])
-          if isKey { keyColumn += region.dimension } else { valueColumn += region.dimension }
-        }
+        self.store(
+          rows, of: x, columns: 0..<x.width, keys: keys, values: values, layer: layer, &statistics[worker])
       }
+    }
+  }
+
+  /// Encodes a run of rows that `storeRuns` holds, or a part of it: those regions whose values lie in `columns`.
+  func store(
+    _ rows: Range<Int>, of x: CPUActivations, columns: Range<Int>, keys: Range<Int>, values: Range<Int>, layer: Int,
+    _ statistics: inout nb_encode_statistics
+  ) {
+    guard let pool else { return }
+    let (page, slot) = slot(ofRow: rows.lowerBound, pageSize: pool.layout.pageSize)
+    let record = pool.record(page: page, layer: layer)
+    let first = x.row(rows.lowerBound)
+    var keyColumn = keys.lowerBound
+    var valueColumn = values.lowerBound
+    for region in regions {
+      let isKey = region.kind == .key || region.kind == .latent
+      let column = isKey ? keyColumn : valueColumn
+      if isKey { keyColumn += region.dimension } else { valueColumn += region.dimension }
+      guard columns.contains(column) else { continue }
+      var target = nb_region(region, record: record)
+      nb_region_store_rows(
+        level, &target, Int32(slot), Int32(rows.count), first + column, Int64(x.width),
+        pool.decodeScale(layer: layer, kind: region.kind), &statistics)
+    }
+  }
+
+  /// Calls `body` with one slot of statistics a worker, and adds what it counts to `encodeStatistics`.
+  func withStatistics(_ body: (UnsafeMutablePointer<nb_encode_statistics>) -> Void) {
+    workerStatistics.withUnsafeMutableBufferPointer { statistics in
+      guard let base = statistics.baseAddress else { return }
+      body(base)
     }
     for worker in workerStatistics.indices {
       encodeStatistics += EncodeStatistics(workerStatistics[worker])
@@ -195,13 +206,6 @@ public final class CPUOperators: Operators {
       batch: batch, pool: pool)
   }
 
-  public func gatedSiLU(_ x: CPUActivations, into output: CPUActivations) {
-    forEachRow { row in
-      nb_silu_multiply(
-        self.level, x.row(row), x.row(row) + output.width, Int64(output.width), output.row(row))
-    }
-  }
-
   public func logits(
     _ x: CPUActivations, norm: CPUVector, epsilon: Float, head: CPUMatrix,
     into output: UnsafeMutableBufferPointer<Float>
@@ -234,51 +238,6 @@ public final class CPUOperators: Operators {
 
   // MARK: Pieces of work
 
-  /// Outputs of a piece of a matrix product: enough work to outweigh the hand-out, few enough to balance two workers.
-  private static let outputsPerPiece = 64
-  private static let rowsPerPiece = 64
-
-  /// x [rows, inputs] times the transposed weight, on the workers.
-  func multiply(
-    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, bias: CPUVector?, accumulate: Bool,
-    into output: UnsafeMutablePointer<Float>, outputStride: Int
-  ) {
-    // Many rows: wide pieces, so that the inputs are read from the cache less often. Few rows and a large matrix: wide pieces too, as
-    // memory takes a while to come up to speed at the start of each.
-    let outputsPerPiece =
-      rows < 16
-      ? min(max(weight.outputs / (workers.threadCount * 8) & ~7, Self.outputsPerPiece), 16 * Self.outputsPerPiece)
-      : 4 * Self.outputsPerPiece
-    let rowsPerPiece = rows < 2 * Self.rowsPerPiece ? max(rows, 1) : Self.rowsPerPiece
-    let columns = (weight.outputs + outputsPerPiece - 1) / outputsPerPiece
-    let rowPieces = (rows + rowsPerPiece - 1) / rowsPerPiece
-    workers.run(columns * rowPieces) { piece, _ in
-      let firstRow = piece / columns * rowsPerPiece
-      let count = min(rowsPerPiece, rows - firstRow)
-      let first = piece % columns * outputsPerPiece
-      self.multiplyPiece(
-        x + firstRow * stride, rows: count, stride: stride, weight,
-        outputs: first..<min(first + outputsPerPiece, weight.outputs), bias: bias, accumulate: accumulate,
-        into: output + firstRow * outputStride, outputStride: outputStride)
-    }
-  }
-
-  /// Some outputs of a product, on the calling thread.
-  func multiplyPiece(
-    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, outputs: Range<Int>, bias: CPUVector? = nil,
-    accumulate: Bool = false, into output: UnsafeMutablePointer<Float>, outputStride: Int
-  ) {
-    weight.withRows(outputs, level: level) { type, memory, factors, range, first in
-      // The kernel takes and gives output n of the memory at index n.
-      let offset = first - range.lowerBound
-      bias.withPointer(offset: offset) { bias in
-        nb_linear(
-          level, type, memory, Int64(weight.inputs), Int64(range.lowerBound), Int64(range.upperBound), factors, bias, x,
-          Int64(stride), Int64(rows), output + offset, Int64(outputStride), accumulate ? 1 : 0)
-      }
-    }
-  }
-
   /// Runs `body` for every row of the step: on the calling thread for few rows, else on the workers.
   func forEachRow(_ body: (Int) -> Void) {
     let rows = rowCount
@@ -292,6 +251,11 @@ public final class CPUOperators: Operators {
     }
   }
 
+  /// Calls `body` for those parts of the runs that lie in `rows`.
+  func forEachStoreRun(in rows: Range<Int>, _ body: (Range<Int>) -> Void) {
+    for run in storeRuns where run.overlaps(rows) { body(run.clamped(to: rows)) }
+  }
+
   private func forEachStoreRunOnWorkers(_ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
     let runs = storeRuns
     let rowsInPiece = 8
@@ -303,13 +267,5 @@ public final class CPUOperators: Operators {
     workers.run((runs.count + piece - 1) / piece) { index, worker in
       for run in runs[index * piece..<min((index + 1) * piece, runs.count)] { body(run, worker) }
     }
-  }
-}
-
-extension Optional where Wrapped == CPUVector {
-  @inline(__always)
-  fileprivate func withPointer(offset: Int, _ body: (UnsafePointer<Float>?) -> Void) {
-    guard let vector = self else { return body(nil) }
-    vector.values.withUnsafeBufferPointer { body($0.baseAddress.map { $0 + offset }) }
   }
 }

@@ -132,6 +132,11 @@ void nb_rotate(nb_level level, float *x, const float *cosines, const float *sine
   DISPATCH(level, rotate, x, cosines, sines, pairs, interleaved);
 }
 
+void nb_norm_rotate_heads(nb_level level, float *x, int64_t count, int64_t width, const float *weight, float epsilon,
+                          const float *cosines, const float *sines, int64_t pairs, int interleaved) {
+  DISPATCH(level, norm_rotate_heads, x, count, width, weight, epsilon, cosines, sines, pairs, interleaved);
+}
+
 float nb_weight_encode_row(nb_level level, nb_weight_type type, const float *row, int64_t width, void *out) {
   float largest = 0;
   for (int64_t k = 0; k < width; k++) {

@@ -224,7 +224,8 @@ static void NAME(weight_row)(nb_weight_type type, const void *weights, int64_t w
   }
 }
 
-static void NAME(rms_norm)(const float *x, const float *weight, int64_t width, float epsilon, float *out) {
+// What a row is multiplied by before its norm's weight.
+static inline float NAME(rms_factor)(const float *x, int64_t width, float epsilon) {
   vf16 squares = {0};
   int64_t k = 0;
   for (; k + 16 <= width; k += 16) {
@@ -235,8 +236,12 @@ static void NAME(rms_norm)(const float *x, const float *weight, int64_t width, f
     vf16 v = NAME(load_tail)(x + k, width - k);
     squares += v * v;
   }
-  float factor = 1.0f / sqrtf(NAME(sum)(squares) / (float)width + epsilon);
-  for (k = 0; k < width; k++) out[k] = x[k] * factor * weight[k];
+  return 1.0f / sqrtf(NAME(sum)(squares) / (float)width + epsilon);
+}
+
+static void NAME(rms_norm)(const float *x, const float *weight, int64_t width, float epsilon, float *out) {
+  float factor = NAME(rms_factor)(x, width, epsilon);
+  for (int64_t k = 0; k < width; k++) out[k] = x[k] * factor * weight[k];
 }
 
 // exp for x <= 0 within 2 units in the last place: 2^n times a polynomial of degree 6 in the remainder (Cephes expf).
@@ -292,6 +297,27 @@ static void NAME(rotate)(float *x, const float *cosines, const float *sines, int
       float a = x[i], b = x[i + pairs];
       x[i] = a * cosines[i] - b * sines[i];
       x[i + pairs] = b * cosines[i] + a * sines[i];
+    }
+  }
+}
+
+static void NAME(norm_rotate_heads)(float *x, int64_t count, int64_t width, const float *weight, float epsilon,
+                                    const float *cosines, const float *sines, int64_t pairs, int interleaved) {
+  int whole = weight && !interleaved && width == 2 * pairs && pairs % 16 == 0;
+  for (float *head = x; head < x + count * width; head += width) {
+    if (!whole) {
+      if (weight) NAME(rms_norm)(head, weight, width, epsilon, head);
+      NAME(rotate)(head + width - 2 * pairs, cosines, sines, pairs, interleaved);
+      continue;
+    }
+    float factor = NAME(rms_factor)(head, width, epsilon);
+    for (int64_t i = 0; i < pairs; i += 16) {
+      vf16 a = NAME(load)(head + i) * factor * NAME(load)(weight + i);
+      vf16 b = NAME(load)(head + i + pairs) * factor * NAME(load)(weight + i + pairs);
+      vf16 cosine = NAME(load)(cosines + i), sine = NAME(load)(sines + i);
+      vf16 first = a * cosine - b * sine, second = b * cosine + a * sine;
+      memcpy(head + i, &first, sizeof first);
+      memcpy(head + i + pairs, &second, sizeof second);
     }
   }
 }

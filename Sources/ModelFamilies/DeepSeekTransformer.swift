@@ -7,7 +7,7 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
   struct Layer {
     let inputNorm: Ops.Vector
     let attention: LatentAttention<Ops>
-    let postAttentionNorm: Ops.Vector
+    let postAttentionNorm: RMSNorm<Ops.Vector>
     let feedForward: FeedForward<Ops>
   }
 
@@ -44,7 +44,9 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
         inputNorm: try loader.vector((prefix + "input_layernorm.weight", hiddenSize)),
         attention: try LatentAttention(
           loader, configuration: configuration, mla, layer: index, cacheLayer: cacheLayer, arrays: attentionArrays),
-        postAttentionNorm: try loader.vector((prefix + "post_attention_layernorm.weight", hiddenSize)),
+        postAttentionNorm: RMSNorm(
+          weight: try loader.vector((prefix + "post_attention_layernorm.weight", hiddenSize)),
+          epsilon: configuration.rmsNormEpsilon),
         feedForward: try FeedForward(loader, configuration: configuration, layer: index, arrays: feedForwardArrays))
     }
     layers = try (0..<configuration.layerCount).map { index in
@@ -83,11 +85,9 @@ public final class DeepSeekTransformer<Ops: ModelOperators>: LanguageModel {
 
   private func run(_ layer: Layer, onlyLogitsRows: Bool) {
     let (hidden, normed) = (frame.hidden, frame.normed)
-    let epsilon = configuration.rmsNormEpsilon
-    operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: epsilon, into: normed)
+    operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: configuration.rmsNormEpsilon, into: normed)
     layer.attention(normed, operators: operators, onlyLogitsRows: onlyLogitsRows, into: hidden)
-    operators.rmsNorm(hidden, weight: layer.postAttentionNorm, epsilon: epsilon, into: normed)
-    layer.feedForward(normed, operators: operators, into: hidden)
+    layer.feedForward(hidden, norm: layer.postAttentionNorm, operators: operators, normed: normed)
   }
 }
 

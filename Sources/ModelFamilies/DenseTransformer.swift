@@ -6,14 +6,13 @@ import PagedCache
 /// norm and a residual connection. They differ in biases (Qwen2), norms of query and key heads (Qwen3) and rope scaling (Llama 3).
 public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   struct Layer {
-    let inputNorm: Ops.Vector
+    let inputNorm: RMSNorm<Ops.Vector>
     let queryKeyValue: Ops.Matrix
     let queryKeyValueBias: Ops.Vector?
-    let queryNorm: Ops.Vector?
-    let keyNorm: Ops.Vector?
+    let heads: AttentionHeads<Ops.Vector>
     let output: Ops.Matrix
     let outputBias: Ops.Vector?
-    let postAttentionNorm: Ops.Vector
+    let postAttentionNorm: RMSNorm<Ops.Vector>
     let feedForward: FeedForward<Ops>
   }
 
@@ -39,18 +38,22 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   ) throws {
     let configuration = checkpoint.configuration
     let loader = WeightLoader(checkpoint: checkpoint, operators: operators)
-    let queryWidth = configuration.queryHeadCount * configuration.headDimension
-    let keyWidth = configuration.kvHeadCount * configuration.headDimension
+    let headDimension = configuration.headDimension
+    let queryWidth = configuration.queryHeadCount * headDimension
+    let keyWidth = configuration.kvHeadCount * headDimension
     let hiddenSize = configuration.hiddenSize
 
-    frame = try TransformerFrame(loader, rotaryDimension: configuration.headDimension)
+    frame = try TransformerFrame(loader, rotaryDimension: headDimension)
     let arrays = FeedForwardArrays(operators)
+    func norm(_ name: String, _ width: Int) throws -> RMSNorm<Ops.Vector> {
+      RMSNorm(weight: try loader.vector((name, width)), epsilon: configuration.rmsNormEpsilon)
+    }
     layers = try (0..<configuration.layerCount).map { index in
       let prefix = "model.layers.\(index)."
       let attention = prefix + "self_attn."
       defer { progress(Double(index + 1) / Double(configuration.layerCount)) }
       return Layer(
-        inputNorm: try loader.vector((prefix + "input_layernorm.weight", hiddenSize)),
+        inputNorm: try norm(prefix + "input_layernorm.weight", hiddenSize),
         queryKeyValue: try loader.matrix(
           (attention + "q_proj.weight", queryWidth), (attention + "k_proj.weight", keyWidth),
           (attention + "v_proj.weight", keyWidth), inputs: hiddenSize),
@@ -58,14 +61,15 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
           ? try loader.vector(
             (attention + "q_proj.bias", queryWidth), (attention + "k_proj.bias", keyWidth),
             (attention + "v_proj.bias", keyWidth)) : nil,
-        queryNorm: configuration.qkNorm
-          ? try loader.vector((attention + "q_norm.weight", configuration.headDimension)) : nil,
-        keyNorm: configuration.qkNorm
-          ? try loader.vector((attention + "k_norm.weight", configuration.headDimension)) : nil,
+        heads: AttentionHeads(
+          dimension: headDimension, queryHeadCount: configuration.queryHeadCount,
+          kvHeadCount: configuration.kvHeadCount,
+          queryNorm: configuration.qkNorm ? try norm(attention + "q_norm.weight", headDimension) : nil,
+          keyNorm: configuration.qkNorm ? try norm(attention + "k_norm.weight", headDimension) : nil),
         output: try loader.matrix((attention + "o_proj.weight", hiddenSize), inputs: queryWidth),
         outputBias: configuration.attentionOutputBias
           ? try loader.vector((attention + "o_proj.bias", hiddenSize)) : nil,
-        postAttentionNorm: try loader.vector((prefix + "post_attention_layernorm.weight", hiddenSize)),
+        postAttentionNorm: try norm(prefix + "post_attention_layernorm.weight", hiddenSize),
         feedForward: try FeedForward(loader, configuration: configuration, layer: index, arrays: arrays))
     }
     heads = operators.makeActivations(width: queryWidth + 2 * keyWidth)
@@ -87,30 +91,15 @@ public final class DenseTransformer<Ops: ModelOperators>: LanguageModel {
   }
 
   private func run(_ layer: Layer, _ index: Int) {
-    let (hidden, normed) = (frame.hidden, frame.normed)
-    let epsilon = configuration.rmsNormEpsilon
-    let dimension = configuration.headDimension
-    let queries = 0..<configuration.queryHeadCount * dimension
-    let keys = queries.upperBound..<queries.upperBound + configuration.kvHeadCount * dimension
-    let values = keys.upperBound..<keys.upperBound + keys.count
-
-    operators.rmsNorm(hidden, weight: layer.inputNorm, epsilon: epsilon, into: normed)
-    operators.linear(normed, layer.queryKeyValue, bias: layer.queryKeyValueBias, accumulate: false, into: heads)
-    if let norm = layer.queryNorm {
-      operators.rmsNormHeads(heads, columns: queries, headDimension: dimension, weight: norm, epsilon: epsilon)
-    }
-    if let norm = layer.keyNorm {
-      operators.rmsNormHeads(heads, columns: keys, headDimension: dimension, weight: norm, epsilon: epsilon)
-    }
-    operators.rotate(heads, columns: queries.lowerBound..<keys.upperBound, headDimension: dimension)
-    operators.store(heads, keys: keys, values: values, layer: index)
+    let hidden = frame.hidden
+    operators.projectHeads(
+      hidden, norm: layer.inputNorm, layer.queryKeyValue, bias: layer.queryKeyValueBias, heads: layer.heads,
+      layer: index, into: heads)
     if index == layers.count - 1 { operators.keepLogitsRows(of: hidden, heads) }
     operators.attend(
-      heads, queries: queries, headCount: configuration.queryHeadCount, layer: index,
+      heads, queries: layer.heads.queries, headCount: configuration.queryHeadCount, layer: index,
       softmaxScale: configuration.softmaxScale, into: attended)
     operators.linear(attended, layer.output, bias: layer.outputBias, accumulate: true, into: hidden)
-
-    operators.rmsNorm(hidden, weight: layer.postAttentionNorm, epsilon: epsilon, into: normed)
-    layer.feedForward(normed, operators: operators, into: hidden)
+    layer.feedForward(hidden, norm: layer.postAttentionNorm, operators: operators, normed: frame.normed)
   }
 }

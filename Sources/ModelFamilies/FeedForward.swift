@@ -7,15 +7,15 @@ public typealias ModelOperators = ExpertOperators & HostOperators & LatentOperat
 /// Arrays of a step that layers of equal width share.
 final class FeedForwardArrays<Ops: Operators> {
   private let operators: Ops
-  private var byWidth: [Int: (gateUp: Ops.Activations, gated: Ops.Activations)] = [:]
+  private var byWidth: [Int: Ops.Activations] = [:]
 
   init(_ operators: Ops) { self.operators = operators }
 
-  subscript(width: Int) -> (gateUp: Ops.Activations, gated: Ops.Activations) {
-    if let arrays = byWidth[width] { return arrays }
-    let arrays = (operators.makeActivations(width: 2 * width), operators.makeActivations(width: width))
-    byWidth[width] = arrays
-    return arrays
+  subscript(width: Int) -> Ops.Activations {
+    if let array = byWidth[width] { return array }
+    let array = operators.makeActivations(width: width)
+    byWidth[width] = array
+    return array
   }
 }
 
@@ -25,7 +25,7 @@ struct GatedFeedForward<Ops: Operators> {
   private let gateUpBias: Ops.Vector?
   private let down: Ops.Matrix
   private let downBias: Ops.Vector?
-  private let arrays: (gateUp: Ops.Activations, gated: Ops.Activations)
+  private let gated: Ops.Activations
 
   /// - Parameter prefix: of the tensors' names, such as "model.layers.0.mlp.".
   init(
@@ -38,14 +38,13 @@ struct GatedFeedForward<Ops: Operators> {
     gateUpBias =
       hasBias ? try loader.vector((prefix + "gate_proj.bias", width), (prefix + "up_proj.bias", width)) : nil
     downBias = hasBias ? try loader.vector((prefix + "down_proj.bias", hiddenSize)) : nil
-    self.arrays = arrays[width]
+    gated = arrays[width]
   }
 
-  /// output += the network's result.
-  func callAsFunction(_ x: Ops.Activations, operators: Ops, into output: Ops.Activations) {
-    operators.linear(x, gateUp, bias: gateUpBias, accumulate: false, into: arrays.gateUp)
-    operators.gatedSiLU(arrays.gateUp, into: arrays.gated)
-    operators.linear(arrays.gated, down, bias: downBias, accumulate: true, into: output)
+  /// output += the network's result for norm(x), or for x itself.
+  func callAsFunction(_ x: Ops.Activations, norm: RMSNorm<Ops.Vector>?, operators: Ops, into output: Ops.Activations) {
+    operators.gatedLinear(x, norm: norm, gateUp, bias: gateUpBias, into: gated)
+    operators.linear(gated, down, bias: downBias, accumulate: true, into: output)
   }
 }
 
@@ -69,11 +68,16 @@ enum FeedForward<Ops: ExpertOperators> {
     }
   }
 
-  /// output += the network's result.
-  func callAsFunction(_ x: Ops.Activations, operators: Ops, into output: Ops.Activations) {
+  /// hidden += the network's result for norm(hidden).
+  /// - Parameter normed: an array of its width.
+  func callAsFunction(
+    _ hidden: Ops.Activations, norm: RMSNorm<Ops.Vector>, operators: Ops, normed: Ops.Activations
+  ) {
     switch self {
-    case .dense(let network): network(x, operators: operators, into: output)
-    case .experts(let experts): experts(x, operators: operators, into: output)
+    case .dense(let network): network(hidden, norm: norm, operators: operators, into: hidden)
+    case .experts(let experts):
+      operators.rmsNorm(hidden, weight: norm.weight, epsilon: norm.epsilon, into: normed)
+      experts(normed, operators: operators, into: hidden)
     }
   }
 }

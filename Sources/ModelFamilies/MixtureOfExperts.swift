@@ -41,7 +41,7 @@ struct MixtureOfExperts<Ops: ExpertOperators> {
   func callAsFunction(_ x: Ops.Activations, operators: Ops, into output: Ops.Activations) {
     operators.experts(
       x, router: router, correction: correction, routing: routing, gateUp: gateUp, down: down, into: output)
-    shared?(x, operators: operators, into: output)
+    shared?(x, norm: nil, operators: operators, into: output)
   }
 }
 

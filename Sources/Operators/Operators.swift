@@ -61,6 +61,39 @@ public struct RotaryEmbedding: Sendable {
   public var dimension: Int { inverseFrequencies.count * 2 }
 }
 
+/// An RMS norm: x / rms(x) * weight.
+public struct RMSNorm<Vector> {
+  public let weight: Vector
+  public let epsilon: Float
+
+  public init(weight: Vector, epsilon: Float) {
+    self.weight = weight
+    self.epsilon = epsilon
+  }
+}
+
+/// The columns of an attention's projection: query heads, then key heads, then value heads.
+public struct AttentionHeads<Vector> {
+  public let dimension: Int
+  public let queries: Range<Int>
+  public let keys: Range<Int>
+  public let values: Range<Int>
+  /// Norms of each query and key head (Qwen3).
+  public let queryNorm: RMSNorm<Vector>?
+  public let keyNorm: RMSNorm<Vector>?
+
+  public init(
+    dimension: Int, queryHeadCount: Int, kvHeadCount: Int, queryNorm: RMSNorm<Vector>?, keyNorm: RMSNorm<Vector>?
+  ) {
+    self.dimension = dimension
+    queries = 0..<queryHeadCount * dimension
+    keys = queries.upperBound..<queries.upperBound + kvHeadCount * dimension
+    values = keys.upperBound..<keys.upperBound + keys.count
+    self.queryNorm = queryNorm
+    self.keyNorm = keyNorm
+  }
+}
+
 /// What a model is written in: batch-granular operations on arrays of one device.
 ///
 /// `Activations` are float32 arrays [T, width] whose rows are the tokens of the current step. Every operation computes a row in an
@@ -98,6 +131,17 @@ public protocol Operators: AnyObject {
   /// output = x * weight^T (+ bias), or output += with `accumulate` (a residual connection).
   func linear(_ x: Activations, _ weight: Matrix, bias: Vector?, accumulate: Bool, into output: Activations)
 
+  /// output = norm(x) * weight^T (+ bias), then `rmsNormHeads` and `rotate` of its queries and keys and `store` of its keys and values,
+  /// in one pass with the bits of all these one after the other.
+  func projectHeads(
+    _ x: Activations, norm: RMSNorm<Vector>, _ weight: Matrix, bias: Vector?, heads: AttentionHeads<Vector>, layer: Int,
+    into output: Activations)
+
+  /// output = silu(gate) * up, with [gate | up] = norm(x) * gateUp^T (+ bias) (arXiv 2002.05202, SwiGLU). Without a norm x is taken as
+  /// it is.
+  func gatedLinear(
+    _ x: Activations, norm: RMSNorm<Vector>?, _ gateUp: Matrix, bias: Vector?, into output: Activations)
+
   /// Rotates the last `rotary.dimension` values of each head in the columns by the row's position.
   func rotate(_ x: Activations, columns: Range<Int>, headDimension: Int)
 
@@ -111,9 +155,6 @@ public protocol Operators: AnyObject {
   /// Causal attention over the pool; queries are columns of x, the result fills `output` from column 0.
   func attend(
     _ x: Activations, queries: Range<Int>, headCount: Int, layer: Int, softmaxScale: Float, into output: Activations)
-
-  /// output[:, 0 ..< w] = silu(x[:, 0 ..< w]) * x[:, w ..< 2 w] with w = output's width.
-  func gatedSiLU(_ x: Activations, into output: Activations)
 
   /// Norm and output head of the step's `logitsRows`, to host memory [logitsRows.count, vocabulary].
   func logits(

@@ -41,8 +41,13 @@ void nb_weight_row(nb_level level, nb_weight_type type, const void *weights, int
 /// out = x / sqrt(mean(x^2) + epsilon) * weight for one row; out may be x.
 void nb_rms_norm(nb_level level, const float *x, const float *weight, int64_t width, float epsilon, float *out);
 
-/// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i].
+/// out[i] = gate[i] / (1 + exp(-gate[i])) * up[i]; out may be gate.
 void nb_silu_multiply(nb_level level, const float *gate, const float *up, int64_t count, float *out);
 
 /// Rotates one head in place. Pair i is (x[i], x[i + pairs]), or (x[2 i], x[2 i + 1]) if interleaved.
 void nb_rotate(nb_level level, float *x, const float *cosines, const float *sines, int64_t pairs, int interleaved);
+
+/// `nb_rms_norm` in place of `count` heads side by side, `width` wide (weight may be null: no norm), then `nb_rotate` of the last
+/// 2 `pairs` values of each: the same bits, in one pass over a head that rotates as a whole.
+void nb_norm_rotate_heads(nb_level level, float *x, int64_t count, int64_t width, const float *weight, float epsilon,
+                          const float *cosines, const float *sines, int64_t pairs, int interleaved);
