@@ -160,6 +160,16 @@ INLINE void NAME(advance)(const nb_attention_region *region, const operand *oper
   }
 }
 
+// Fetches a tile of a region whole: the first of a piece, which no tile before it has fetched.
+INLINE void NAME(fetch)(const nb_attention_region *region, const operand *operand, const place *at) {
+  for (int g = 0; g < GROUPS; g++) {
+    const uint8_t *codes = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
+    const uint8_t *scales = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
+    for (int b = 0; b < GROUP * operand->row_bytes; b += 64) __builtin_prefetch(codes + b);
+    for (int b = 0; b < GROUP * operand->row_scales; b += 64) __builtin_prefetch(scales + b);
+  }
+}
+
 // Whether a region's four-bit codes are multiplied as they are.
 INLINE int NAME(is_direct)(const operand *operand) { return HAS_FP4 && nb_recipe_code_bits(operand->recipe) == 4; }
 
@@ -300,6 +310,11 @@ static void NAME(run)(const nb_attention_piece *piece, const operand *key, const
                       scratch *s) {
   const int rows = piece->tokens * piece->heads, dimension = value->dimension;
   const int64_t stride = nb_attention_partial_stride(dimension);
+  place start;
+  NAME(find)(piece, piece->first_chunk * NB_ATTENTION_CHUNK, piece->first_position + piece->tokens, &start);
+  NAME(fetch)(&piece->key, key, &start);
+  if (!piece->is_latent) NAME(fetch)(&piece->value, value, &start);
+  if (rope->dimension > 0) NAME(fetch)(&piece->rope, rope, &start);
   NAME(prepare_queries)(piece, key, rope, s);
   for (int c = piece->first_chunk; c < piece->last_chunk; c++) {
     const int begin = c * NB_ATTENTION_CHUNK, hidden = begin - piece->first_position;
