@@ -23,9 +23,9 @@ struct Moment: Comparable {
 
   static func < (a: Moment, b: Moment) -> Bool { a.nanoseconds < b.nanoseconds }
   static func - (a: Moment, b: Moment) -> Duration { .nanoseconds(a.nanoseconds - b.nanoseconds) }
-  /// The first or the last of all moments, where the sum is beyond it.
+  /// The last of all moments, where the sum is beyond it.
   static func + (a: Moment, b: Duration) -> Moment {
     let (sum, overflow) = a.nanoseconds.addingReportingOverflow(b.nanoseconds)
-    return Moment(nanoseconds: !overflow ? sum : b < .zero ? .min : .max)
+    return Moment(nanoseconds: overflow ? .max : sum)
   }
 }

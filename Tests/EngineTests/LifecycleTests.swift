@@ -155,19 +155,26 @@ private func eventually(_ engine: Engine, _ condition: (EngineStatistics) -> Boo
   }
 
   @Test func higherPriorityGoesFirst() async throws {
-    let engine = try makeEngine(try configure(poolTokens: 256, running: 1))
-    let first = engine.generate(try request(prompt(0, length: 8), maxTokens: 200))
-    let low = engine.generate(try request(prompt(1, length: 8), maxTokens: 100))
+    let gate = Gate()
+    let engine = try makeEngine(gate: gate, try configure(poolTokens: 256, running: 1))
+    var first = try request(prompt(0, length: 8), maxTokens: 20)
+    first.priority = 5
+    let running = engine.generate(first)
+    try await gate.reached()
+    let low = engine.generate(try request(prompt(1, length: 8), maxTokens: 10))
     var urgent = try request(prompt(2, length: 8), maxTokens: 4)
     urgent.priority = 5
     let high = engine.generate(urgent)
-    func timings(_ stream: AsyncThrowingStream<GenerationEvent, any Error>) async throws -> Timings {
-      var timings = Timings()
-      for try await event in stream { if case .finished(let completion) = event { timings = completion.timings } }
-      return timings
+    gate.open()
+    func times(_ stream: AsyncThrowingStream<GenerationEvent, any Error>) async throws -> [ContinuousClock.Instant] {
+      var times: [ContinuousClock.Instant] = []
+      for try await event in stream { if case .token(let token) = event { times.append(token.time) } }
+      return times
     }
-    _ = try await timings(first)
-    #expect(try await timings(high).queued < timings(low).queued)
+    let all = [try await times(running), try await times(high), try await times(low)]
+    // One after the other, not in each other's way.
+    #expect(all.map(\.count) == [20, 4, 10])
+    #expect(all.flatMap(\.self) == all.flatMap(\.self).sorted())
   }
 
   @Test func highPriorityDisplacesLow() async throws {
