@@ -48,7 +48,7 @@ int main(int count, char **arguments) {
       .level = level, .page_size = PAGE, .records = records, .record_stride = record, .pages = pages, .softmax_scale = 0.1f,
       .key = {recipe, DIMENSION, 0, codes, 0.01f}, .value = {recipe, DIMENSION, codes + scales, 2 * codes + scales, 0.01f},
       .queries = queries, .query_stride = HEADS * DIMENSION, .output = output, .output_stride = HEADS * DIMENSION,
-      .tokens = 1, .heads = HEADS, .first_position = CONTEXT - 1, .last_chunk = CONTEXT / nb_attention_chunk(0)};
+      .tokens = 1, .heads = HEADS, .first_position = CONTEXT - 1, .last_chunk = CONTEXT / NB_ATTENTION_CHUNK};
   void *scratch = aligned_alloc(64, (nb_attention_scratch_bytes(&piece) + 63) / 64 * 64);
   float sum = attend(&piece, scratch);
   piece.tokens = TOKENS;
