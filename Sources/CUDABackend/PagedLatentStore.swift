@@ -41,8 +41,8 @@ public struct PagedLatentStore: Sendable {
     let tiles = (call.rows + Int(NB_TILE_TOKENS) - 1) / Int(NB_TILE_TOKENS)
     let warps = tiles * Int(NB_LATENT_DIM + NB_ROPE_DIM) / 32
     let blocks = (warps * 32 + Int(NB_LATENT_STORE_THREADS) - 1) / Int(NB_LATENT_STORE_THREADS)
-    // Four times what may be resident at once, as the other kernels of rows.
-    let most = kernel.context.device.multiprocessorCount * (2048 / Int(NB_LATENT_STORE_THREADS)) * 4
+    // Twice what is resident at once: a warp takes several tiles, one after the other.
+    let most = kernel.context.device.multiprocessorCount * (2048 / Int(NB_LATENT_STORE_THREADS))
     let shape = LaunchShape(grid: .init(min(blocks, most)), block: .init(Int(NB_LATENT_STORE_THREADS)))
     let (rowType, layout) = (rowType, layout)
     try kernel.launch(arguments, shape: shape, on: stream) {

@@ -42,33 +42,57 @@ struct DecodeRunner {
     let width = queryHeadCount * layout.headDimension
     let deviceQueries = try DeviceBuffer<UInt8>.holding(queryType.bytes(queries), on: bench.stream)
     let tables = try DeviceTables(tables: tables, lengths: lengths, on: bench.stream)
-    // A row more than is written, to see that it stays as it was.
-    let output = try DeviceBuffer<UInt8>(bench.context, count: (rows + 1) * width * outputType.byteCount)
-    let sums = try DeviceBuffer<Float>(bench.context, count: (rows + 1) * queryHeadCount)
+    let output = try DecodeOutput(bench, rows: rows, width: width, heads: queryHeadCount, type: outputType)
     var call = PagedDecode.Call(
-      queries: deviceQueries.address, output: output.address, cache: try pool.address(layer: 0),
+      queries: deviceQueries.address, output: output.values.address, cache: try pool.address(layer: 0),
       pageStride: pool.pageStride, pageTable: tables.pages.address, pageTableStride: tables.stride,
       contextLengths: tables.lengths.address, batch: lengths.count, scales: scales)
-    call.logSumExp = sums.address
-
-    var results: [(bytes: [UInt8], sums: [Float])] = []
+    call.logSumExp = output.sums.address
     // Twice: the second launch finds the workspace and the counters as the first left them.
-    for _ in 0..<launches {
-      try output.fill(byte: 0xff, on: bench.stream)
-      try sums.fill(byte: 0xff, on: bench.stream)
-      try plan.run(call, on: bench.stream)
-      results.append((try output.array(on: bench.stream), try sums.array(on: bench.stream)))
-    }
-    let last = results[results.count - 1]
-    for result in results where result.bytes != last.bytes {
-      throw CheckFailure("two launches of one call gave different bits")
-    }
-    guard last.bytes.suffix(width * outputType.byteCount).allSatisfy({ $0 == 0xff }),
-      last.sums.suffix(queryHeadCount).allSatisfy({ $0.bitPattern == .max })
-    else { throw CheckFailure("the kernel wrote past its last row") }
+    let found = try output.launched(launches) { try plan.run(call, on: bench.stream) }
     return Output(
-      values: outputType.values(Array(last.bytes.dropLast(width * outputType.byteCount))),
-      logSumExp: Array(last.sums.dropLast(queryHeadCount)), splits: splitting.count(contextLength: longest))
+      values: found.values, logSumExp: found.logSumExp, splits: splitting.count(contextLength: longest))
+  }
+}
+
+/// Where a decode writes, with a row more than it may, to see that it stays as it was.
+struct DecodeOutput: ~Copyable {
+  let values: DeviceBuffer<UInt8>
+  let sums: DeviceBuffer<Float>
+  private let bench: DeviceBench
+  private let rowBytes: Int
+  private let heads: Int
+  private let type: ActivationType
+
+  init(_ bench: DeviceBench, rows: Int, width: Int, heads: Int, type: ActivationType) throws {
+    let values = try DeviceBuffer<UInt8>(bench.context, count: (rows + 1) * width * type.byteCount)
+    let sums = try DeviceBuffer<Float>(bench.context, count: (rows + 1) * heads)
+    self.values = values
+    self.sums = sums
+    self.bench = bench
+    self.heads = heads
+    self.type = type
+    rowBytes = width * type.byteCount
+  }
+
+  /// What `launch` writes, every time the same; it starts as NaN.
+  func launched(_ times: Int, _ launch: () throws -> Void) throws -> (values: [Float], logSumExp: [Float]) {
+    var last: (bytes: [UInt8], sums: [Float])?
+    for _ in 0..<max(times, 1) {
+      try values.fill(byte: 0xff, on: bench.stream)
+      try sums.fill(byte: 0xff, on: bench.stream)
+      try launch()
+      let found = (bytes: try values.array(on: bench.stream), sums: try sums.array(on: bench.stream))
+      if let last, last.bytes != found.bytes || last.sums.map(\.bitPattern) != found.sums.map(\.bitPattern) {
+        throw CheckFailure("two launches of one call gave different bits")
+      }
+      last = found
+    }
+    guard let last else { return ([], []) }
+    guard last.bytes.suffix(rowBytes).allSatisfy({ $0 == 0xff }),
+      last.sums.suffix(heads).allSatisfy({ $0.bitPattern == .max })
+    else { throw CheckFailure("the kernel wrote past its last row") }
+    return (type.values(Array(last.bytes.dropLast(rowBytes))), Array(last.sums.dropLast(heads)))
   }
 }
 

@@ -62,12 +62,11 @@ enum DecodeTimings {
 
   private static func timing(_ load: Load, _ recipe: KVRecipe) -> DeviceCase {
     let name = "\(load.isTimed ? "time" : "check")/decode/\(load.name)/\(recipe.name)"
-    guard
-      let layout = try? MHALayout(
-        kvHeadCount: load.kvHeadCount, headDimension: 128, pageSize: 64, recipeK: recipe, recipeV: recipe)
-    else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    let instance = PagedDecode.instance(layout: layout, queryRows: load.queryHeadCount / load.kvHeadCount)
-    return DeviceCase(name: name, instances: [instance]) { bench in
+    return DeviceCase(name: name) {
+      try MHALayout(kvHeadCount: load.kvHeadCount, headDimension: 128, pageSize: 64, recipeK: recipe, recipeV: recipe)
+    } instances: {
+      [PagedDecode.instance(layout: $0, queryRows: load.queryHeadCount / load.kvHeadCount)]
+    } run: { layout, bench in
       try run(load, layout, seed: DeviceCase.seed(name), bench)
     }
   }
@@ -125,12 +124,7 @@ enum DecodeTimings {
       queries: Array(queries.prefix(compared * width)), queryHeadCount: load.queryHeadCount, softmaxScale: softmaxScale,
       workers: bench.workers)
     let error = relativeError(found, reference, row: layout.headDimension)
-    let limit = DecodeChecks.limitBF16Output
-    var result = CaseResult(
-      passed: error.all <= limit,
-      failure: "relative error \(error.all.scientific), expected at most \(limit.scientific)")
-    result.line.addScientific("error", error.all)
-    result.line.addScientific("worst_row", error.worstRow)
+    var result = CaseResult(error, limit: DecodeChecks.limitBF16Output)
     result.line.add("values", 2 * load.batch * load.contextLength * load.kvHeadCount * layout.headDimension)
     guard load.isTimed else { return result }
 

@@ -26,11 +26,11 @@ enum DequantizeChecks {
     _ recipeK: KVRecipe, _ recipeV: KVRecipe, dimension: Int, pageSize: Int, type: ActivationType
   ) -> DeviceCase {
     let name = "check/dequantize/\(recipeK.name)-\(recipeV.name)/d\(dimension)/p\(pageSize)/\(type.name)"
-    guard
-      let layout = try? MHALayout(
-        kvHeadCount: 2, headDimension: dimension, pageSize: pageSize, recipeK: recipeK, recipeV: recipeV)
-    else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    return DeviceCase(name: name, instances: [PagedDequantize.instance(layout: layout)]) { bench in
+    return DeviceCase(name: name) {
+      try MHALayout(kvHeadCount: 2, headDimension: dimension, pageSize: pageSize, recipeK: recipeK, recipeV: recipeV)
+    } instances: {
+      [PagedDequantize.instance(layout: $0)]
+    } run: { layout, bench in
       try run(layout, type, seed: DeviceCase.seed(name), bench)
     }
   }

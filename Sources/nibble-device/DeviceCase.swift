@@ -20,6 +20,25 @@ struct DeviceCase: Sendable {
   }
 }
 
+extension DeviceCase {
+  /// A case over a layout of records; without one it fails for the layout's reason.
+  init<Layout: Sendable>(
+    name: String, layout: () throws -> Layout, instances: (Layout) -> [KernelInstance],
+    run: @escaping @Sendable (Layout, DeviceBench) throws -> CaseResult
+  ) {
+    self.name = name
+    do {
+      let layout = try layout()
+      self.instances = instances(layout)
+      self.run = { try run(layout, $0) }
+    } catch {
+      let reason = "\(error)"
+      self.instances = []
+      self.run = { _ in CaseResult(passed: false, failure: reason) }
+    }
+  }
+}
+
 /// What a case found.
 struct CaseResult {
   var passed: Bool
@@ -31,5 +50,14 @@ struct CaseResult {
   init(passed: Bool, failure: String? = nil) {
     self.passed = passed
     self.failure = passed ? nil : failure
+  }
+
+  /// Of a comparison with the textbook.
+  init(_ error: (all: Double, worstRow: Double), limit: Double) {
+    self.init(
+      passed: error.all <= limit,
+      failure: "relative error \(error.all.scientific), expected at most \(limit.scientific)")
+    line.addScientific("error", error.all)
+    line.addScientific("worst_row", error.worstRow)
   }
 }

@@ -99,11 +99,11 @@ enum LatentChecks {
       check/latent/\(kind)/\(setting.recipe.name)-\(setting.ropeRecipe.name)/h\(setting.heads)/p\(setting.pageSize)/\
       q\(setting.queryLength)/\(setting.queryType.name)-\(setting.outputType.name)/\(setting.load.rawValue)
       """
-    guard let layout = try? setting.layout() else {
-      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
-    }
-    let instances = [PagedLatentDecode.instance(layout: layout), PagedLatentDecode.mergeInstance]
-    return DeviceCase(name: name, instances: instances) { bench in
+    return DeviceCase(name: name) {
+      try setting.layout()
+    } instances: {
+      [PagedLatentDecode.instance(layout: $0), PagedLatentDecode.mergeInstance]
+    } run: { layout, bench in
       let seed = DeviceCase.seed(name)
       var random = RandomNumbers(seed: seed)
       let lengths = setting.load.lengths(pageSize: setting.pageSize, queryLength: setting.queryLength, &random)
@@ -121,12 +121,7 @@ enum LatentChecks {
         queries: queries, queryHeadCount: setting.heads, queryLength: setting.queryLength,
         softmaxScale: runner.softmaxScale, workers: bench.workers)
       let error = relativeError(found, expected, row: layout.latentDimension)
-      let limit = setting.outputType == .bf16 ? DecodeChecks.limitBF16Output : DecodeChecks.limit
-      var result = CaseResult(
-        passed: error.all <= limit,
-        failure: "relative error \(error.all.scientific), expected at most \(limit.scientific)")
-      result.line.addScientific("error", error.all)
-      result.line.addScientific("worst_row", error.worstRow)
+      var result = CaseResult(error, limit: DecodeChecks.limit(setting.outputType))
       result.line.add("requests", lengths.count)
       return result
     }
@@ -140,11 +135,11 @@ enum LatentChecks {
     setting.heads = 32
     setting.load = .long
     let used = setting
-    guard let layout = try? used.layout() else {
-      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
-    }
-    let instances = [PagedLatentDecode.instance(layout: layout), PagedLatentDecode.mergeInstance]
-    return DeviceCase(name: name, instances: instances) { bench in
+    return DeviceCase(name: name) {
+      try used.layout()
+    } instances: {
+      [PagedLatentDecode.instance(layout: $0), PagedLatentDecode.mergeInstance]
+    } run: { layout, bench in
       let seed = DeviceCase.seed(name)
       var random = RandomNumbers(seed: seed)
       let cache = try LatentFixture(
@@ -214,31 +209,16 @@ struct LatentRunner {
     let width = setting.heads * layout.latentDimension
     let deviceQueries = try DeviceBuffer<UInt8>.holding(setting.queryType.bytes(queries), on: bench.stream)
     let tables = try DeviceTables(tables: cache.pageTables, lengths: cache.lengths, on: bench.stream)
-    // A row more than is written, to see that it stays as it was.
-    let output = try DeviceBuffer<UInt8>(bench.context, count: (rows + 1) * width * outputType.byteCount)
-    let sums = try DeviceBuffer<Float>(bench.context, count: (rows + 1) * setting.heads)
+    let output = try DecodeOutput(bench, rows: rows, width: width, heads: setting.heads, type: outputType)
     var call = PagedDecode.Call(
-      queries: deviceQueries.address, output: output.address, cache: try pool.address(layer: 0),
+      queries: deviceQueries.address, output: output.values.address, cache: try pool.address(layer: 0),
       pageStride: pool.pageStride, pageTable: tables.pages.address, pageTableStride: tables.stride,
       contextLengths: tables.lengths.address, batch: batch, scales: setting.scales)
-    call.logSumExp = sums.address
-    var results: [[UInt8]] = []
-    for _ in 0..<2 {
-      try output.fill(byte: 0xff, on: bench.stream)
-      try sums.fill(byte: 0xff, on: bench.stream)
-      try plan.run(call, on: bench.stream)
-      results.append(try output.array(on: bench.stream))
-    }
-    if results[0] != results[1] { throw CheckFailure("two launches of one call gave different bits") }
-    let found = try sums.array(on: bench.stream)
-    guard results[0].suffix(width * outputType.byteCount).allSatisfy({ $0 == 0xff }),
-      found.suffix(setting.heads).allSatisfy({ $0.bitPattern == .max })
-    else { throw CheckFailure("the kernel wrote past its last row") }
-    guard found.dropLast(setting.heads).allSatisfy(\.isFinite) else {
-      throw CheckFailure("a log-sum-exp is missing or not finite")
-    }
-    try checkSums(found, queries: queries, cache: cache)
-    return outputType.values(results[0].dropLast(width * outputType.byteCount))
+    call.logSumExp = output.sums.address
+    let found = try output.launched(2) { try plan.run(call, on: bench.stream) }
+    guard found.logSumExp.allSatisfy(\.isFinite) else { throw CheckFailure("a log-sum-exp is missing or not finite") }
+    try checkSums(found.logSumExp, queries: queries, cache: cache)
+    return found.values
   }
 
   /// Log-sum-exp of each request's last query, last head, in double precision.

@@ -25,10 +25,11 @@ enum LatentStoreChecks {
     setting.recipe = recipe
     setting.ropeRecipe = ropeRecipe
     setting.pageSize = pageSize
-    guard let layout = try? setting.layout() else {
-      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
-    }
-    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout, rowType: type)]) { bench in
+    return DeviceCase(name: name) {
+      try setting.layout()
+    } instances: {
+      [PagedLatentStore.instance(layout: $0, rowType: type)]
+    } run: { layout, bench in
       try run(layout, type, seed: DeviceCase.seed(name), bench)
     }
   }

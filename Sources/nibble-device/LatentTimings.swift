@@ -40,11 +40,11 @@ enum LatentTimings {
 
   private static func timing(_ load: Load, _ recipe: KVRecipe) -> DeviceCase {
     let name = "time/latent/\(load.name)/\(recipe.name)"
-    guard let layout = try? layout(recipe) else {
-      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
-    }
-    let instances = [PagedLatentDecode.instance(layout: layout), PagedLatentDecode.mergeInstance]
-    return DeviceCase(name: name, instances: instances) { bench in
+    return DeviceCase(name: name) {
+      try layout(recipe)
+    } instances: {
+      [PagedLatentDecode.instance(layout: $0), PagedLatentDecode.mergeInstance]
+    } run: { layout, bench in
       try run(load, layout, seed: DeviceCase.seed(name), bench)
     }
   }
@@ -102,11 +102,7 @@ enum LatentTimings {
       queries: Array(queries.prefix(compared * queryWidth)), queryHeadCount: load.heads, softmaxScale: softmaxScale,
       workers: bench.workers)
     let error = relativeError(found, reference, row: layout.latentDimension)
-    let limit = DecodeChecks.limitBF16Output
-    var result = CaseResult(
-      passed: error.all <= limit,
-      failure: "relative error \(error.all.scientific), expected at most \(limit.scientific)")
-    result.line.addScientific("error", error.all)
+    var result = CaseResult(error, limit: DecodeChecks.limitBF16Output)
 
     // Scores over 576 values, outputs of 512: a multiplication and an addition each.
     let operations = 2 * load.batch * load.contextLength * load.heads * (cache.keyDimension + layout.latentDimension)
@@ -133,10 +129,11 @@ enum LatentTimings {
 
   private static func storeTiming(_ recipe: KVRecipe) -> DeviceCase {
     let name = "time/latent-store/\(rows)/\(recipe.name)"
-    guard let layout = try? layout(recipe) else {
-      return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") }
-    }
-    return DeviceCase(name: name, instances: [PagedLatentStore.instance(layout: layout, rowType: .bf16)]) { bench in
+    return DeviceCase(name: name) {
+      try layout(recipe)
+    } instances: {
+      [PagedLatentStore.instance(layout: $0, rowType: .bf16)]
+    } run: { layout, bench in
       let yardsticks = try bench.yardsticks()
       var random = RandomNumbers(seed: DeviceCase.seed(name))
       let width = layout.latentDimension + layout.ropeDimension

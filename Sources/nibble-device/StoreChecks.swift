@@ -35,11 +35,12 @@ enum StoreChecks {
     pageCount: Int = 5
   ) -> DeviceCase {
     let name = "check/store/\(recipeK.name)-\(recipeV.name)/d\(dimension)/p\(pageSize)/hk\(heads)/\(type.name)"
-    guard
-      let layout = try? MHALayout(
+    return DeviceCase(name: name) {
+      try MHALayout(
         kvHeadCount: heads, headDimension: dimension, pageSize: pageSize, recipeK: recipeK, recipeV: recipeV)
-    else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    return DeviceCase(name: name, instances: [PagedStore.instance(layout: layout, rowType: type)]) { bench in
+    } instances: {
+      [PagedStore.instance(layout: $0, rowType: type)]
+    } run: { layout, bench in
       try run(layout, type, pageCount: pageCount, seed: DeviceCase.seed(name), bench)
     }
   }

@@ -19,13 +19,11 @@ enum StoreTimings {
     _ what: String, _ recipe: KVRecipe, _ body: @escaping @Sendable (MHALayout, UInt64, DeviceBench) throws -> Timing
   ) -> DeviceCase {
     let name = "time/\(what)/hk8-d128/\(rows)/\(recipe.name)"
-    guard
-      let layout = try? MHALayout(
-        kvHeadCount: 8, headDimension: 128, pageSize: 64, recipeK: recipe, recipeV: recipe)
-    else { return DeviceCase(name: name, instances: []) { _ in CaseResult(passed: false, failure: "no such layout") } }
-    let instance =
-      what == "store" ? PagedStore.instance(layout: layout, rowType: .bf16) : PagedDequantize.instance(layout: layout)
-    return DeviceCase(name: name, instances: [instance]) { bench in
+    return DeviceCase(name: name) {
+      try MHALayout(kvHeadCount: 8, headDimension: 128, pageSize: 64, recipeK: recipe, recipeV: recipe)
+    } instances: {
+      [what == "store" ? PagedStore.instance(layout: $0, rowType: .bf16) : PagedDequantize.instance(layout: $0)]
+    } run: { layout, bench in
       let yardsticks = try bench.yardsticks()
       let time = try body(layout, DeviceCase.seed(name), bench)
       // Dense BF16 rows on one side, records on the other.

@@ -9,6 +9,9 @@
 namespace {
 
 constexpr int THREADS = NB_LATENT_STORE_THREADS;
+// What takes more registers, as in store.cu.
+constexpr bool FEWER = NB_RECIPE_LATENT == NB_KERNEL_NVFP4_4OVER6 || NB_RECIPE_ROPE != NB_KERNEL_BF16 ||
+                       NB_ROW_TYPE == NB_KERNEL_TYPE_F32 || __CUDA_ARCH__ != 900;
 using Values = nb_values<NB_ROW_TYPE>;
 
 // Writes the 16 values `part` of a row into its tile: `at` is the region's part of it, codes first, scales behind them. All lanes of a warp
@@ -61,32 +64,51 @@ NB_DEVICE int storePart(const Values &values, const nb_row_scale<RECIPE> &scale,
   return valid ? replaced : 0;
 }
 
+// One column of 32 values of every `step`-th tile: rows of `VALUES` values, whose region begins at `region` in a tile of the cache.
+template <int RECIPE, int VALUES>
+NB_DEVICE void storeColumn(const nb_latent_store_arguments &a, uint64_t rows, int64_t stride, float g, int region, int tileBytes,
+                           int column, uint32_t tile, uint32_t step) {
+  const int lane = threadIdx.x % 32, inside = lane / 2, part = column * 2 + lane % 2;
+  const nb_row_scale<RECIPE> scale(g);
+  const uint32_t tiles = ((uint32_t)a.rows + NB_TILE_TOKENS - 1) / NB_TILE_TOKENS;
+  Values values{};
+  int slot = -1;
+  const auto load = [&]() {
+    const int64_t row = (int64_t)tile * NB_TILE_TOKENS + inside;
+    slot = -1;
+    if (row < a.rows) {
+      values.load(rows + (row * stride + 16 * part) * Values::bytes);
+      slot = __ldg((const int32_t *)a.slots + row);
+    }
+  };
+  load();
+  while (tile < tiles) {
+    const Values mine = values;
+    const int to = slot, place = max(to, 0), token = place & ((1 << a.page_shift) - 1);
+    // The next tile's rows are on their way while this one's are encoded.
+    tile += step;
+    load();
+    uint8_t *const at = (uint8_t *)a.cache + (place >> a.page_shift) * a.page_stride + token / NB_TILE_TOKENS * tileBytes + region;
+    const int replaced = storePart<RECIPE, VALUES>(mine, scale, at, token % NB_TILE_TOKENS, part, to >= 0);
+    if (replaced > 0 && a.replaced != 0) atomicAdd((unsigned long long *)a.replaced, (unsigned long long)replaced);
+  }
+}
+
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(THREADS, 768 / THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, (FEWER ? 768 : 1024) / THREADS)
 nb_latent_store(const __grid_constant__ nb_latent_store_arguments a) {
-  constexpr int latentWarps = NB_LATENT_DIM / 32, warps = latentWarps + NB_ROPE_DIM / 32;  // of a tile
+  constexpr int latentColumns = NB_LATENT_DIM / 32, columns = latentColumns + NB_ROPE_DIM / 32;
   const nb_latent_tile tile = nb_latent_tile_of(NB_RECIPE_LATENT, NB_RECIPE_ROPE);
-  const int lane = threadIdx.x % 32, inside = lane / 2;
-  const nb_row_scale<NB_RECIPE_LATENT> latentScale(a.latent_scale);
-  const nb_row_scale<NB_RECIPE_ROPE> ropeScale(a.rope_scale);
-  const uint32_t tiles = ((uint32_t)a.rows + NB_TILE_TOKENS - 1) / NB_TILE_TOKENS;
-  const int64_t works = (int64_t)tiles * warps, step = (int64_t)gridDim.x * (THREADS / 32);
-  for (int64_t work = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32; work < works; work += step) {
-    const int column = work % warps;
-    const int64_t row = work / warps * NB_TILE_TOKENS + inside, used = min(row, (int64_t)a.rows - 1);
-    const bool isLatent = column < latentWarps;
-    const int part = (isLatent ? column : column - latentWarps) * 2 + lane % 2;
-    Values values;
-    const uint64_t rows = isLatent ? a.latents : a.ropes;
-    values.load(rows + (used * (isLatent ? a.latent_stride : a.rope_stride) + 16 * part) * Values::bytes);
-    const int slot = row < a.rows ? __ldg((const int32_t *)a.slots + used) : -1;
-    const int place = max(slot, 0), token = place & ((1 << a.page_shift) - 1);
-    uint8_t *const at = (uint8_t *)a.cache + (place >> a.page_shift) * a.page_stride + token / NB_TILE_TOKENS * tile.bytes;
-    const int replaced = isLatent ? storePart<NB_RECIPE_LATENT, NB_LATENT_DIM>(values, latentScale, at + tile.latent_codes,
-                                                                               token % NB_TILE_TOKENS, part, slot >= 0)
-                                  : storePart<NB_RECIPE_ROPE, NB_ROPE_DIM>(values, ropeScale, at + tile.rope_codes,
-                                                                           token % NB_TILE_TOKENS, part, slot >= 0);
-    if (replaced > 0 && a.replaced != 0) atomicAdd((unsigned long long *)a.replaced, (unsigned long long)replaced);
+  // A warp keeps its column; the warps of all columns of a tile are neighbours.
+  const uint32_t warp = blockIdx.x * (THREADS / 32) + threadIdx.x / 32, step = gridDim.x * (THREADS / 32) / columns;
+  const int column = warp % columns;
+  if (warp / columns >= step) return;
+  if (column < latentColumns) {
+    storeColumn<NB_RECIPE_LATENT, NB_LATENT_DIM>(a, a.latents, a.latent_stride, a.latent_scale, tile.latent_codes, tile.bytes, column,
+                                                 warp / columns, step);
+  } else {
+    storeColumn<NB_RECIPE_ROPE, NB_ROPE_DIM>(a, a.ropes, a.rope_stride, a.rope_scale, tile.rope_codes, tile.bytes,
+                                             column - latentColumns, warp / columns, step);
   }
 }

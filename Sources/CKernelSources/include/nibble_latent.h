@@ -68,7 +68,7 @@ typedef struct nb_latent_decode_information {
 } nb_latent_decode_information;
 
 /// Stores rows of latents and rotary keys: encodes them, byte for byte as the CPU, and scatters them to slots.
-/// Launch: grid = any number of blocks (a warp takes 32 of the 576 values of 16 rows at a time), block = NB_LATENT_STORE_THREADS.
+/// Launch: grid = three blocks or more (a warp takes 32 of the 576 values of 16 rows at a time), block = NB_LATENT_STORE_THREADS.
 typedef struct nb_latent_store_arguments {
   uint64_t latents;      ///< [rows, 512] of NB_ROW_TYPE, 16-byte aligned rows
   uint64_t ropes;        ///< [rows, 64] of NB_ROW_TYPE, 16-byte aligned rows
