@@ -47,8 +47,10 @@ struct BenchAttentionCommand: ParsableCommand {
 
   @OptionGroup var threadsOption: ThreadsOption
 
-  @Option(help: "As in generate: full or fast.")
-  var attentionPrecision = AttentionPrecision.full
+  @Option(
+    parsing: .upToNextOption,
+    help: "As in generate: full, fast or both; a recipe whose values fast doesn't change is measured once.")
+  var attentionPrecision = [AttentionPrecision.full]
 
   @Option(help: "One new token a sequence (decode), or --tokens of them (prefill).")
   var phase = Phase.decode
@@ -90,6 +92,9 @@ struct BenchAttentionCommand: ParsableCommand {
       }
     }
     guard !recipes.isEmpty else { throw ValidationError("expected at least one recipe") }
+    guard Set(attentionPrecision).count == attentionPrecision.count else {
+      throw ValidationError("expected --attention-precision full, fast or both, found one of them twice")
+    }
     let available = PoolPlan.availableMemory()
     for context in contexts {
       let needed = try memory(context: context)
@@ -134,13 +139,28 @@ struct BenchAttentionCommand: ParsableCommand {
     }
   }
 
+  /// Those asked for that differ here.
+  private func precisions(_ layout: CacheLayout) -> [AttentionPrecision] {
+    let isRounded =
+      AttentionPrecision.matters(at: nb_level_active()) && layout.regions.contains { $0.recipe.codeBits == 4 }
+    return isRounded ? attentionPrecision : [.full]
+  }
+
+  private struct Run {
+    let recipe: String
+    let workload: BenchAttentionWorkload
+    let attention: FastAttention
+    var samples = BenchSamples()
+
+    mutating func measure() { samples.measure { workload.step(attention) } }
+  }
+
   func run() throws {
     let workers = threadsOption.makeWorkers()
-    let attention = FastAttention(workers: workers, precision: attentionPrecision)
     let setting = BenchAttentionReport.Setting(
       kind: kind.rawValue, phase: phase.rawValue, queryHeads: queryHeads, kvHeads: kind == .mla ? 1 : kvHeads,
       batch: batch, newTokens: newTokens, threads: workers.threadCount,
-      level: String(cString: nb_level_name(attention.level)), precision: attentionPrecision, rounds: rounds)
+      level: String(cString: nb_level_name(nb_level_active())), rounds: rounds)
     var report = BenchAttentionReport(setting: setting)
     let yardstick = ReadYardstick(byteCount: 512 << 20)
     for context in contexts {
@@ -148,19 +168,25 @@ struct BenchAttentionCommand: ParsableCommand {
         try BenchAttentionWorkload(
           layout: layout($0), queryHeads: queryHeads, context: context, newTokens: newTokens, batch: batch)
       }
-      var samples = workloads.map { _ in BenchSamples() }
-      for workload in workloads { workload.step(attention) }
+      var runs = zip(recipes, workloads).flatMap { recipe, workload in
+        precisions(workload.pool.layout).map { precision in
+          Run(
+            recipe: recipe, workload: workload,
+            attention: FastAttention(workers: workers, precision: precision))
+        }
+      }
+      for run in runs { run.workload.step(run.attention) }
       for _ in 0..<rounds {
         yardstick.measure(workers)
-        for index in workloads.indices { samples[index].measure { workloads[index].step(attention) } }
+        for index in runs.indices { runs[index].measure() }
       }
-      for index in workloads.indices {
-        let layers = Double(workloads[index].pool.layerCount)
+      for run in runs {
+        let layers = Double(run.workload.pool.layerCount)
         report.rows.append(
           .init(
-            recipe: recipes[index], context: context, bytes: workloads[index].bytesPerLayer,
-            operations: workloads[index].operationsPerLayer, best: samples[index].best / layers,
-            median: samples[index].median / layers))
+            recipe: run.recipe, precision: run.attention.precision, context: context, bytes: run.workload.bytesPerLayer,
+            operations: run.workload.operationsPerLayer, best: run.samples.best / layers,
+            median: run.samples.median / layers))
       }
     }
     report.readBandwidth = yardstick.bytesPerSecond

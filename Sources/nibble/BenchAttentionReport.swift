@@ -18,12 +18,12 @@ struct BenchAttentionReport {
     let newTokens: Int
     let threads: Int
     let level: String
-    let precision: AttentionPrecision
     let rounds: Int
   }
 
   struct Row {
     let recipe: String
+    let precision: AttentionPrecision
     let context: Int
     /// Cache bytes of one layer.
     let bytes: Int
@@ -32,6 +32,8 @@ struct BenchAttentionReport {
     /// Seconds of one layer.
     let best: Double
     let median: Double
+
+    var name: String { precision == .full ? recipe : "\(recipe), \(precision.rawValue)" }
   }
 
   let setting: Setting
@@ -48,7 +50,7 @@ struct BenchAttentionReport {
   private var title: String {
     "\(setting.kind) \(setting.phase), \(setting.queryHeads) query heads, \(setting.kvHeads) KV heads, batch \(setting.batch)"
       + (setting.newTokens > 1 ? ", \(setting.newTokens) new tokens" : "")
-      + "; \(setting.threads) threads, \(setting.level), \(setting.precision.rawValue) precision, best of \(setting.rounds) rounds; "
+      + "; \(setting.threads) threads, \(setting.level), best of \(setting.rounds) rounds; "
       + "read bandwidth \((readBandwidth / 1e9).decimals(1)) GB/s"
   }
 
@@ -57,7 +59,7 @@ struct BenchAttentionReport {
   private func cells(_ row: Row) -> [String] {
     let rate = Double(row.bytes) / row.best
     return [
-      String(row.context), row.recipe, nanoseconds(row.best, row).decimals(2), nanoseconds(row.median, row).decimals(2),
+      String(row.context), row.name, nanoseconds(row.best, row).decimals(2), nanoseconds(row.median, row).decimals(2),
       (rate / 1e9).decimals(1), (100 * rate / readBandwidth).decimals(0) + "%",
       (row.operations / row.best / 1e9).decimals(0), (row.best * 1e3).decimals(3),
     ]
@@ -82,7 +84,8 @@ struct BenchAttentionReport {
   var json: String {
     let values = rows.map { row -> JSONValue in
       [
-        "recipe": .string(row.recipe), "context": .integer(Int64(row.context)),
+        "recipe": .string(row.recipe), "attention_precision": .string(row.precision.rawValue),
+        "context": .integer(Int64(row.context)),
         "cache_bytes": .integer(Int64(row.bytes)), "seconds_best": .number(row.best),
         "seconds_median": .number(row.median), "ns_per_token_and_kv_head": .number(nanoseconds(row.best, row)),
         "share_of_read_bandwidth": .number(Double(row.bytes) / row.best / readBandwidth),
@@ -94,7 +97,6 @@ struct BenchAttentionReport {
       "query_heads": .integer(Int64(setting.queryHeads)), "kv_heads": .integer(Int64(setting.kvHeads)),
       "batch": .integer(Int64(setting.batch)), "new_tokens": .integer(Int64(setting.newTokens)),
       "threads": .integer(Int64(setting.threads)), "simd_level": .string(setting.level),
-      "attention_precision": .string(setting.precision.rawValue),
       "read_bytes_per_second": .number(readBandwidth), "rows": .array(values),
     ]
     return result.serialized(pretty: true)
@@ -132,17 +134,17 @@ struct BenchAttentionReport {
       )
     }
     let colors = ["#0a7", "#d62", "#35c", "#a3a", "#777", "#b80", "#088"]
-    var recipes: [String] = []
-    for row in rows where !recipes.contains(row.recipe) { recipes.append(row.recipe) }
-    for (index, recipe) in recipes.enumerated() {
+    var names: [String] = []
+    for row in rows where !names.contains(row.name) { names.append(row.name) }
+    for (index, name) in names.enumerated() {
       let color = colors[index % colors.count]
-      let line = rows.filter { $0.recipe == recipe }.sorted { $0.context < $1.context }
+      let line = rows.filter { $0.name == name }.sorted { $0.context < $1.context }
       let points = line.map { "\(x($0.context).decimals(1)),\(y(log10($0.best * 1e3)).decimals(1))" }
       parts.append(
         #"<polyline points="\#(points.joined(separator: " "))" fill="none" stroke="\#(color)" stroke-width="2"/>"#)
       if let last = line.last {
         parts.append(
-          #"<text x="\#((x(last.context) + 6).decimals(1))" y="\#((y(log10(last.best * 1e3)) + 4).decimals(1))" fill="\#(color)">\#(recipe)</text>"#
+          #"<text x="\#((x(last.context) + 6).decimals(1))" y="\#((y(log10(last.best * 1e3)) + 4).decimals(1))" fill="\#(color)">\#(name)</text>"#
         )
       }
     }
