@@ -9,12 +9,14 @@ import KVQuantization
 /// in memory order, `scales` only for recipes with block scales. RECIPE is a name or alias of `KVRecipe`. `g` is the decode
 /// scale of nvfp4 and nvfp4_4over6; fp8_e4m3 is taken with factor 1.
 public struct GoldenFormats: Sendable {
+  /// A row and what each recipe must make of it.
   public struct Case: Sendable {
     public let row: [Float]
     public let decodeScale: Float
     public let expectations: [Expectation]
   }
 
+  /// One recipe's bytes, and what they decode to.
   public struct Expectation: Sendable {
     public let recipe: KVRecipe
     public let encoded: KVRecipe.EncodedRow

@@ -16,6 +16,8 @@ extension KVScaleSet {
     try self.init(json: document, path: path)
   }
 
+  /// The same from a parsed document.
+  /// - Parameter path: named in errors, and the scales' source.
   public init(json: JSONValue, path: String) throws(CheckpointError) {
     let reader = try ConfigurationReader(json, path: path)
     if let section = try reader.section("kv_cache") {

@@ -46,6 +46,7 @@ public struct RopeConfiguration: Hashable, Sendable {
   }
 }
 
+/// How frequencies are changed for contexts longer than those of pre-training.
 public enum RopeScaling: Hashable, Sendable {
   case none
   /// Positions divided by a factor.

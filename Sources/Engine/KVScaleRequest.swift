@@ -4,6 +4,7 @@ import ModelFamilies
 
 /// Where the KV cache's scales come from, as `--kv-cache-scales` and `--kv-scale-convention` say.
 public struct KVScaleRequest: Hashable, Sendable {
+  /// What `--kv-cache-scales` names.
   public enum Source: Hashable, Sendable {
     /// The checkpoint's tensors, else kv_scales.json beside them, else none.
     case automatic

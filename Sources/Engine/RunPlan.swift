@@ -11,6 +11,7 @@ import TextCodec
 /// Everything that a run decides before it reads a weight, each decision with its reason: what `--dry-run` prints. Commands make it
 /// first, so that what can't work is refused before a model is loaded.
 public struct RunPlan: Sendable {
+  /// One thing decided, and who or what decided it.
   public struct Decision: Equatable, Sendable {
     /// What the decision belongs to, such as "kv_cache".
     public let section: String

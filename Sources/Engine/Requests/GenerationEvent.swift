@@ -21,6 +21,7 @@ public struct GeneratedToken: Sendable {
   package let logitsDigest: UInt64?
 }
 
+/// Why a completion ended; raw values are the wire names.
 public enum FinishReason: String, Hashable, Sendable {
   /// The model ended, or a stop token or string came.
   case stop
@@ -49,6 +50,7 @@ public struct Completion: Sendable {
   }
 }
 
+/// Tokens that a completion took.
 public struct Usage: Hashable, Sendable {
   public var promptTokens = 0
   /// Prompt tokens that were found in the prefix cache.

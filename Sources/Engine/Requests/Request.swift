@@ -1,5 +1,6 @@
 /// What a client asks for: one prompt, one or more completions of it.
 public struct Request: Sendable {
+  /// What the model goes on from.
   public enum Prompt: Hashable, Sendable {
     /// Encoded by the engine's tokenizer, special tokens by name included; no chat template is applied.
     case text(String)
@@ -8,7 +9,7 @@ public struct Request: Sendable {
 
   public var prompt: Prompt
   public var sampling: SamplingParameters
-  /// Completions of the prompt, which share its pages (OpenAI's `n`).
+  /// Completions of the prompt, 1 to 128, which share its pages (OpenAI's `n`).
   public var choiceCount: Int
   /// Requests of higher priority start first, in the place of running ones of lower priority if need be, and are preempted last.
   public var priority: Int

@@ -7,6 +7,7 @@ public struct IncrementalDetokenizer: Sendable {
   /// At most three bytes: a character's beginning.
   private var pending: [UInt8] = []
 
+  /// - Parameter skipSpecialTokens: leaves tokens that control the model out of the text.
   public init(_ tokenizer: Tokenizer, skipSpecialTokens: Bool = true) {
     self.tokenizer = tokenizer
     self.skipSpecialTokens = skipSpecialTokens
