@@ -9,6 +9,7 @@ enum LatentTimings {
     let heads: Int
     let batch: Int
     let contextLength: Int
+    var isTimed = true
 
     var text: String { "latent decode, \(heads) heads, \(batch) x \(contextLength.grouped)" }
     var name: String { "h\(heads)/\(batch)x\(contextLength)" }
@@ -29,6 +30,9 @@ enum LatentTimings {
         }
       }
     }
+    // More than 2^31 values: indices must have 64 bits.
+    let large = Load(heads: 16, batch: 1, contextLength: 1828 * unit, isTimed: false)
+    for recipe in quick ? [KVRecipe.nvfp4] : [.nvfp4, .bf16] { cases.append(timing(large, recipe)) }
     return cases + (quick ? [.nvfp4] : CUDAAttention.recipes).map { storeTiming($0) }
   }
 
@@ -39,7 +43,7 @@ enum LatentTimings {
   }
 
   private static func timing(_ load: Load, _ recipe: KVRecipe) -> DeviceCase {
-    let name = "time/latent/\(load.name)/\(recipe.name)"
+    let name = "\(load.isTimed ? "time" : "check")/latent/\(load.name)/\(recipe.name)"
     return DeviceCase(name: name) {
       try layout(recipe)
     } instances: {
@@ -55,7 +59,7 @@ enum LatentTimings {
     let yardsticks = try bench.yardsticks()
     let bytes = load.batch * load.contextLength * layout.bytesPerToken
     // Caches that the level-2 cache could keep from call to call are laid out several times, and calls take turns.
-    let sets = max(1, min(64, 4 * bench.context.device.l2Bytes / bytes))
+    let sets = load.isTimed ? max(1, min(64, 4 * bench.context.device.l2Bytes / bytes)) : 1
     let pagesPerUnit = unit / layout.pageSize
     let stride = load.contextLength / unit * pagesPerUnit
     let pageCount = sets * load.batch * stride
@@ -103,6 +107,8 @@ enum LatentTimings {
       workers: bench.workers)
     let error = relativeError(found, reference, row: layout.latentDimension)
     var result = CaseResult(error, limit: DecodeChecks.limitBF16Output)
+    result.line.add("values", load.batch * load.contextLength * cache.keyDimension)
+    guard load.isTimed else { return result }
 
     // Scores over 576 values, outputs of 512: a multiplication and an addition each.
     let operations = 2 * load.batch * load.contextLength * load.heads * (cache.keyDimension + layout.latentDimension)
