@@ -55,35 +55,33 @@ extension CPUOperators {
   ) {
     let pieces = ProductPieces(
       rows: rowCount, outputs: weight.outputs, unit: heads.dimension, threads: workers.threadCount)
-    withStatistics { statistics in
-      forEachPiece(pieces, of: x, norm: norm) { piece, input, _, worker in
-        self.multiplyPiece(
-          input, rows: piece.rows.count, stride: x.width, weight, outputs: piece.outputs, bias: bias,
-          into: output.row(piece.rows.lowerBound), outputStride: output.width)
-        self.rotate(output, piece, columns: heads.queries, dimension: heads.dimension, norm: heads.queryNorm)
-        self.rotate(output, piece, columns: heads.keys, dimension: heads.dimension, norm: heads.keyNorm)
-        self.forEachStoreRun(in: piece.rows) { run in
-          self.store(
-            run, of: output, columns: piece.outputs, keys: heads.keys, values: heads.values, layer: layer,
-            &statistics[worker])
-        }
-      }
-    }
-  }
-
-  /// Norms and rotates those heads in `columns` that a piece has computed.
-  private func rotate(
-    _ x: CPUActivations, _ piece: ProductPieces.Piece, columns: Range<Int>, dimension: Int, norm: RMSNorm<CPUVector>?
-  ) {
-    let own = columns.clamped(to: piece.outputs)
-    guard !own.isEmpty else { return }
-    let table = rotaryTable
-    (norm?.weight).withPointer(offset: 0) { weight in
-      for row in piece.rows {
-        table.withRow(row) { cosines, sines in
-          nb_norm_rotate_heads(
-            level, x.row(row) + own.lowerBound, Int64(own.count / dimension), Int64(dimension), weight,
-            norm?.epsilon ?? 0, cosines, sines, Int64(table.pairs), table.interleaved ? 1 : 0)
+    // Plain memory outside of the job: workers that count references to the same objects wait for one another.
+    withStores(layer: layer, keys: heads.keys, values: heads.values) { stores, statistics in
+      withPointers(bias, heads.queryNorm?.weight, heads.keyNorm?.weight) { bias, queryNorm, keyNorm in
+        rotaryTable.withRows { table in
+          let (queries, keys, dimension) = (heads.queries, heads.keys, heads.dimension)
+          let (queryEpsilon, keyEpsilon) = (heads.queryNorm?.epsilon ?? 0, heads.keyNorm?.epsilon ?? 0)
+          let level = level
+          forEachPiece(pieces, of: x, norm: norm) { piece, input, _, worker in
+            self.multiplyPiece(
+              input, rows: piece.rows.count, stride: x.width, weight, outputs: piece.outputs, bias: bias,
+              into: output.row(piece.rows.lowerBound), outputStride: output.width)
+            let (ownQueries, ownKeys) = (queries.clamped(to: piece.outputs), keys.clamped(to: piece.outputs))
+            for row in piece.rows {
+              let values = output.row(row)
+              nb_norm_rotate_heads(
+                level, values + ownQueries.lowerBound, Int64(ownQueries.count / dimension), Int64(dimension), queryNorm,
+                queryEpsilon, table.cosines(row), table.sines(row), Int64(table.pairs), table.interleaved ? 1 : 0)
+              nb_norm_rotate_heads(
+                level, values + ownKeys.lowerBound, Int64(ownKeys.count / dimension), Int64(dimension), keyNorm,
+                keyEpsilon, table.cosines(row), table.sines(row), Int64(table.pairs), table.interleaved ? 1 : 0)
+            }
+            guard piece.outputs.upperBound > keys.lowerBound else { return }
+            for run in stores.runs {
+              guard let part = run.part(in: piece.rows) else { continue }
+              stores.store(part, of: output, columns: piece.outputs, level: level, &statistics[worker])
+            }
+          }
         }
       }
     }
@@ -94,11 +92,13 @@ extension CPUOperators {
   ) {
     let pieces = ProductPieces(
       rows: rowCount, outputs: output.width, weightRows: 2, unit: 16, threads: workers.threadCount)
-    forEachPiece(pieces, of: x, norm: norm, floats: pieces.rowsPerPiece * pieces.outputsPerPiece) {
-      piece, input, up, _ in
-      self.gatedPiece(
-        input, rows: piece.rows.count, stride: x.width, gateUp, outputs: piece.outputs, bias: bias, up: up,
-        into: output.row(piece.rows.lowerBound), outputStride: output.width)
+    bias.withPointer { bias in
+      forEachPiece(pieces, of: x, norm: norm, floats: pieces.rowsPerPiece * pieces.outputsPerPiece) {
+        piece, input, up, _ in
+        self.gatedPiece(
+          input, rows: piece.rows.count, stride: x.width, gateUp, outputs: piece.outputs, bias: bias, up: up,
+          into: output.row(piece.rows.lowerBound), outputStride: output.width)
+      }
     }
   }
 
@@ -110,35 +110,38 @@ extension CPUOperators {
     into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {
     let pieces = ProductPieces(rows: rows, outputs: weight.outputs, threads: workers.threadCount)
-    workers.run(pieces.count) { index, _ in
-      let piece = pieces[index]
-      self.multiplyPiece(
-        x + piece.rows.lowerBound * stride, rows: piece.rows.count, stride: stride, weight, outputs: piece.outputs,
-        bias: bias, accumulate: accumulate, into: output + piece.rows.lowerBound * outputStride,
-        outputStride: outputStride)
+    bias.withPointer { bias in
+      workers.run(pieces.count) { index, _ in
+        let piece = pieces[index]
+        self.multiplyPiece(
+          x + piece.rows.lowerBound * stride, rows: piece.rows.count, stride: stride, weight, outputs: piece.outputs,
+          bias: bias, accumulate: accumulate, into: output + piece.rows.lowerBound * outputStride,
+          outputStride: outputStride)
+      }
     }
   }
 
   /// Some outputs of a product, on the calling thread.
   func multiplyPiece(
-    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, outputs: Range<Int>, bias: CPUVector? = nil,
+    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ weight: CPUMatrix, outputs: Range<Int>,
+    bias: UnsafePointer<Float>? = nil,
     accumulate: Bool = false, into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {
     weight.withRows(outputs, level: level) { type, memory, factors, range, first in
       // The kernel takes and gives output n of the memory at index n.
       let offset = first - range.lowerBound
-      bias.withPointer(offset: offset) { bias in
-        nb_linear(
-          level, type, memory, Int64(weight.inputs), Int64(range.lowerBound), Int64(range.upperBound), factors, bias, x,
-          Int64(stride), Int64(rows), output + offset, Int64(outputStride), accumulate ? 1 : 0)
-      }
+      nb_linear(
+        level, type, memory, Int64(weight.inputs), Int64(range.lowerBound), Int64(range.upperBound), factors,
+        bias.map { $0 + offset }, x, Int64(stride), Int64(rows), output + offset, Int64(outputStride),
+        accumulate ? 1 : 0)
     }
   }
 
   /// Some outputs of silu(gate x) * up x, on the calling thread.
   /// - Parameter up: room for rows x outputs.
   func gatedPiece(
-    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ gateUp: CPUMatrix, outputs: Range<Int>, bias: CPUVector? = nil,
+    _ x: UnsafePointer<Float>, rows: Int, stride: Int, _ gateUp: CPUMatrix, outputs: Range<Int>,
+    bias: UnsafePointer<Float>? = nil,
     up: UnsafeMutablePointer<Float>, into output: UnsafeMutablePointer<Float>, outputStride: Int
   ) {
     multiplyPiece(
@@ -173,20 +176,23 @@ extension CPUOperators {
     let inputFloats = pieces.rowsPerPiece * x.width
     let scratch = workerScratch.reserve(workers: workers.threadCount, floats: inputFloats + floats)
     for worker in normedRows.indices { normedRows[worker] = -1 }
-    normedRows.withUnsafeMutableBufferPointer { normedRows in
-      // A worker reads and writes its own element.
-      nonisolated(unsafe) let normedRows = normedRows
-      workers.run(pieces.count) { index, worker in
-        let piece = pieces[index]
-        let (first, input) = (piece.rows.lowerBound, scratch[worker])
-        if normedRows[worker] != first {
-          normedRows[worker] = first
-          for row in piece.rows {
-            nb_rms_norm(
-              self.level, x.row(row), norm.weight.values, Int64(x.width), norm.epsilon, input + (row - first) * x.width)
+    let (level, epsilon) = (level, norm.epsilon)
+    norm.weight.values.withUnsafeBufferPointer { weight in
+      normedRows.withUnsafeMutableBufferPointer { normedRows in
+        // A worker reads and writes its own element.
+        nonisolated(unsafe) let normedRows = normedRows
+        workers.run(pieces.count) { index, worker in
+          let piece = pieces[index]
+          let (first, input) = (piece.rows.lowerBound, scratch[worker])
+          if normedRows[worker] != first {
+            normedRows[worker] = first
+            for row in piece.rows {
+              nb_rms_norm(
+                level, x.row(row), weight.baseAddress, Int64(x.width), epsilon, input + (row - first) * x.width)
+            }
           }
+          body(piece, input, input + inputFloats, worker)
         }
-        body(piece, input, input + inputFloats, worker)
       }
     }
   }
@@ -213,8 +219,15 @@ struct WorkerScratch: ~Copyable {
 
 extension Optional where Wrapped == CPUVector {
   @inline(__always)
-  func withPointer(offset: Int, _ body: (UnsafePointer<Float>?) -> Void) {
+  func withPointer(_ body: (UnsafePointer<Float>?) -> Void) {
     guard let vector = self else { return body(nil) }
-    vector.values.withUnsafeBufferPointer { body($0.baseAddress.map { $0 + offset }) }
+    vector.values.withUnsafeBufferPointer { body($0.baseAddress) }
   }
+}
+
+private func withPointers(
+  _ a: CPUVector?, _ b: CPUVector?, _ c: CPUVector?,
+  _ body: (UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?) -> Void
+) {
+  a.withPointer { a in b.withPointer { b in c.withPointer { c in body(a, b, c) } } }
 }

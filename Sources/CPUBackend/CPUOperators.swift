@@ -25,7 +25,7 @@ public final class CPUOperators: Operators {
   private var pool: PagePool?
   private var regions: [CacheRegion] = []
   /// Rows that `store` writes together.
-  private var storeRuns: [Range<Int>] = []
+  private var storeRuns: [GroupRun] = []
   private(set) var rotaryTable = RotaryTable()
   private var activations: [CPUActivations] = []
   private var workerStatistics: [nb_encode_statistics]
@@ -82,7 +82,7 @@ public final class CPUOperators: Operators {
 
   public func beginStep(_ batch: StepBatch, pool: PagePool, rotary: RotaryEmbedding) {
     self.batch = batch
-    batch.groupRuns(into: &storeRuns)
+    batch.groupRuns(pageSize: pool.layout.pageSize, into: &storeRuns)
     if self.pool !== pool {
       self.pool = pool
       regions = pool.regions
@@ -121,52 +121,46 @@ public final class CPUOperators: Operators {
   }
 
   public func rotate(_ x: CPUActivations, columns: Range<Int>, headDimension: Int) {
-    let table = rotaryTable
-    let unrotated = headDimension - 2 * table.pairs
-    forEachRow { row in
-      table.withRow(row) { cosines, sines in
+    let unrotated = headDimension - 2 * rotaryTable.pairs
+    rotaryTable.withRows { table in
+      forEachRow { row in
         for column in stride(from: columns.lowerBound + unrotated, to: columns.upperBound, by: headDimension) {
           nb_rotate(
-            self.level, x.row(row) + column, cosines, sines, Int64(table.pairs), table.interleaved ? 1 : 0)
+            self.level, x.row(row) + column, table.cosines(row), table.sines(row), Int64(table.pairs),
+            table.interleaved ? 1 : 0)
         }
       }
     }
   }
 
   public func store(_ x: CPUActivations, keys: Range<Int>, values: Range<Int>, layer: Int) {
-    withStatistics { statistics in
-      forEachStoreRunOnWorkers { rows, worker in
-        self.store(
-          rows, of: x, columns: 0..<x.width, keys: keys, values: values, layer: layer, &statistics[worker])
+    withStores(layer: layer, keys: keys, values: values) { stores, statistics in
+      forEachStoreRunOnWorkers { run, worker in
+        stores.store(run, of: x, columns: 0..<x.width, level: self.level, &statistics[worker])
       }
     }
   }
 
-  /// Encodes a run of rows that `storeRuns` holds, or a part of it: those regions whose values lie in `columns`.
-  func store(
-    _ rows: Range<Int>, of x: CPUActivations, columns: Range<Int>, keys: Range<Int>, values: Range<Int>, layer: Int,
-    _ statistics: inout nb_encode_statistics
+  /// Calls `body` with what storing a layer's rows needs and one slot of statistics a worker.
+  func withStores(
+    layer: Int, keys: Range<Int>, values: Range<Int>,
+    _ body: (_ stores: LayerStores, UnsafeMutablePointer<nb_encode_statistics>) -> Void
   ) {
     guard let pool else { return }
-    let (page, slot) = slot(ofRow: rows.lowerBound, pageSize: pool.layout.pageSize)
-    let record = pool.record(page: page, layer: layer)
-    let first = x.row(rows.lowerBound)
-    var keyColumn = keys.lowerBound
-    var valueColumn = values.lowerBound
-    for region in regions {
-      let isKey = region.kind == .key || region.kind == .latent
-      let column = isKey ? keyColumn : valueColumn
-      if isKey { keyColumn += region.dimension } else { valueColumn += region.dimension }
-      guard columns.contains(column) else { continue }
-      var target = nb_region(region, record: record)
-      nb_region_store_rows(
-        level, &target, Int32(slot), Int32(rows.count), first + column, Int64(x.width),
-        pool.decodeScale(layer: layer, kind: region.kind), &statistics)
+    storeRuns.withUnsafeBufferPointer { runs in
+      regions.withUnsafeBufferPointer { regions in
+        withStatistics { statistics in
+          body(
+            LayerStores(
+              runs: runs, regions: regions, records: pool.record(page: 0, layer: layer), pageBytes: pool.pageBytes,
+              scales: pool.scales[layer], keys: keys.lowerBound, values: values.lowerBound), statistics)
+        }
+      }
     }
   }
 
   /// Calls `body` with one slot of statistics a worker, and adds what it counts to `encodeStatistics`.
-  func withStatistics(_ body: (UnsafeMutablePointer<nb_encode_statistics>) -> Void) {
+  private func withStatistics(_ body: (UnsafeMutablePointer<nb_encode_statistics>) -> Void) {
     workerStatistics.withUnsafeMutableBufferPointer { statistics in
       guard let base = statistics.baseAddress else { return }
       body(base)
@@ -184,14 +178,6 @@ public final class CPUOperators: Operators {
     rotaryTable.keepRows(batch.logitsRows)
     logitsBatch.assignLogitsRows(of: batch)
     batch = logitsBatch
-  }
-
-  /// Page and token slot of a row's own position.
-  private func slot(ofRow row: Int, pageSize: Int) -> (page: Int, slot: Int) {
-    let position = Int(batch.positions[row])
-    let sequence = batch.sequence(ofRow: row)
-    let page = batch.pageTables[Int(batch.pageTableOffsets[sequence]) + position / pageSize]
-    return (Int(page), position % pageSize)
   }
 
   public func attend(
@@ -251,12 +237,7 @@ public final class CPUOperators: Operators {
     }
   }
 
-  /// Calls `body` for those parts of the runs that lie in `rows`.
-  func forEachStoreRun(in rows: Range<Int>, _ body: (Range<Int>) -> Void) {
-    for run in storeRuns where run.overlaps(rows) { body(run.clamped(to: rows)) }
-  }
-
-  private func forEachStoreRunOnWorkers(_ body: (_ rows: Range<Int>, _ worker: Int) -> Void) {
+  private func forEachStoreRunOnWorkers(_ body: (_ run: GroupRun, _ worker: Int) -> Void) {
     let runs = storeRuns
     let rowsInPiece = 8
     guard rowCount > rowsInPiece else {

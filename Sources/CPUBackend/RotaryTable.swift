@@ -37,11 +37,20 @@ struct RotaryTable {
     }
   }
 
-  /// Calls `body` with the cosines and sines of a row.
-  func withRow(_ row: Int, _ body: (UnsafePointer<Float>, UnsafePointer<Float>) -> Void) {
+  /// Calls `body` with the table's memory: a job reads it without counting references, which its workers would share.
+  func withRows(_ body: (Rows) -> Void) {
     values.withUnsafeBufferPointer { buffer in
-      guard let start = buffer.baseAddress else { return }
-      body(start + row * 2 * pairs, start + (row * 2 + 1) * pairs)
+      guard let base = buffer.baseAddress else { return }
+      body(Rows(base: base, pairs: pairs, interleaved: interleaved))
     }
+  }
+
+  struct Rows {
+    fileprivate let base: UnsafePointer<Float>
+    let pairs: Int
+    let interleaved: Bool
+
+    func cosines(_ row: Int) -> UnsafePointer<Float> { base + row * 2 * pairs }
+    func sines(_ row: Int) -> UnsafePointer<Float> { base + (row * 2 + 1) * pairs }
   }
 }
