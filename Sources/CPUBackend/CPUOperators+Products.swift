@@ -90,6 +90,9 @@ extension CPUOperators {
   public func gatedLinear(
     _ x: CPUActivations, norm: RMSNorm<CPUVector>?, _ gateUp: CPUMatrix, bias: CPUVector?, into output: CPUActivations
   ) {
+    guard rowCount >= 16 else {
+      return gatedLinearOfFewRows(x, norm: norm, gateUp, bias: bias, into: output)
+    }
     let pieces = ProductPieces(
       rows: rowCount, outputs: output.width, weightRows: 2, unit: 16, threads: workers.threadCount)
     bias.withPointer { bias in
@@ -99,6 +102,27 @@ extension CPUOperators {
           input, rows: piece.rows.count, stride: x.width, gateUp, outputs: piece.outputs, bias: bias, up: up,
           into: output.row(piece.rows.lowerBound), outputStride: output.width)
       }
+    }
+  }
+
+  /// Few rows wait for the weights, which come fastest in long runs: gate and up in turn would start twice as many.
+  private func gatedLinearOfFewRows(
+    _ x: CPUActivations, norm: RMSNorm<CPUVector>?, _ gateUp: CPUMatrix, bias: CPUVector?, into output: CPUActivations
+  ) {
+    let (rows, width) = (rowCount, output.width)
+    let products = gateUpProducts.reserve(rows * 2 * width * MemoryLayout<Float>.stride)
+      .assumingMemoryBound(to: Float.self)
+    let pieces = ProductPieces(rows: rows, outputs: 2 * width, threads: workers.threadCount)
+    bias.withPointer { bias in
+      forEachPiece(pieces, of: x, norm: norm) { piece, input, _, _ in
+        self.multiplyPiece(
+          input, rows: piece.rows.count, stride: x.width, gateUp, outputs: piece.outputs, bias: bias,
+          into: products + piece.rows.lowerBound * 2 * width, outputStride: 2 * width)
+      }
+    }
+    for row in 0..<rows {
+      let gate = products + row * 2 * width
+      nb_silu_multiply(level, gate, gate + width, Int64(width), output.row(row))
     }
   }
 

@@ -33,6 +33,7 @@ public final class CPUOperators: Operators {
   private var expertArrays: ExpertScratch?
   /// What products need besides their inputs and outputs.
   var workerScratch = WorkerScratch()
+  var gateUpProducts = GrowingBuffer()
   /// [workers] the first of the rows that a worker has normed in a job.
   var normedRows: [Int]
 
