@@ -34,10 +34,11 @@ INLINE void NAME(multiply_add)(__m256 sums[2], const __m256 values[2], const flo
   __m256 broadcast;
   __asm__ volatile("vbroadcastsd %5, %2\n\tvfmadd231ps %3, %2, %0\n\tvfmadd231ps %4, %2, %1"
                    : "+x"(sums[0]), "+x"(sums[1]), "=&x"(broadcast)
-                   : "x"(values[0]), "x"(values[1]), "m"(*(const double *)factors));
+                   : "x"(values[0]), "x"(values[1]), "m"(*(const float(*)[2])factors));
 }
 
-// Eight block scales as floats.
+// Eight block scales as floats. An E8M0 byte of 0, 2^-127, counts as 0. Encoders write no E8M0 byte of 255 and no E4M3 byte that is negative
+// or not a number.
 INLINE __m256 NAME(scale_lanes)(const uint8_t *scales, const int is_e4m3) {
   const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)scales));
   return is_e4m3 ? _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 20)), _mm256_set1_ps(0x1p120f))

@@ -42,7 +42,7 @@ INLINE __m512i broadcast_quad(const uint32_t *quad) {
 
 INLINE __m512i broadcast_octet(const uint8_t *octet) {
   __m512i octets;
-  __asm__ volatile("vpbroadcastq %1, %0" : "=v"(octets) : "m"(*(const uint64_t *)octet));
+  __asm__ volatile("vpbroadcastq %1, %0" : "=v"(octets) : "m"(*(const uint8_t(*)[8])octet));
   return octets;
 }
 
