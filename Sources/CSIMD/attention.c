@@ -14,9 +14,10 @@
 #define E2M1_ROW(high)                                                                                                 \
   {0, high}, {0.5f, high}, {1, high}, {1.5f, high}, {2, high}, {3, high}, {4, high}, {6, high},                        \
       {-0.0f, high}, {-0.5f, high}, {-1, high}, {-1.5f, high}, {-2, high}, {-3, high}, {-4, high}, {-6, high}
-static const float e2m1_pairs[256][2] = {
-    E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_ROW(1),  E2M1_ROW(1.5f),  E2M1_ROW(2),  E2M1_ROW(3),  E2M1_ROW(4),  E2M1_ROW(6),
-    E2M1_ROW(-0.0f), E2M1_ROW(-0.5f), E2M1_ROW(-1), E2M1_ROW(-1.5f), E2M1_ROW(-2), E2M1_ROW(-3), E2M1_ROW(-4), E2M1_ROW(-6)};
+static const float e2m1_pairs[256][2] = {E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_ROW(1),  E2M1_ROW(1.5f),
+                                         E2M1_ROW(2),     E2M1_ROW(3),     E2M1_ROW(4),  E2M1_ROW(6),
+                                         E2M1_ROW(-0.0f), E2M1_ROW(-0.5f), E2M1_ROW(-1), E2M1_ROW(-1.5f),
+                                         E2M1_ROW(-2),    E2M1_ROW(-3),    E2M1_ROW(-4), E2M1_ROW(-6)};
 
 // HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first.
 #define NAME(x) JOIN(x, portable)
@@ -120,7 +121,8 @@ nb_attention_tiles nb_attention_scratch_tiles(const nb_attention_piece *piece) {
 void nb_attention_run(const nb_attention_piece *piece, void *memory) {
   scratch s;
   carve(piece, memory, &s);
-  const operand key = operand_of(piece, &piece->key), value = operand_of(piece, &piece->value), rope = operand_of(piece, &piece->rope);
+  const operand key = operand_of(piece, &piece->key), value = operand_of(piece, &piece->value),
+                rope = operand_of(piece, &piece->rope);
   DISPATCH(piece->level, run, piece, &key, &value, &rope, &s);
 }
 

@@ -1,5 +1,5 @@
-// The order of work in a piece: chunks, tiles, softmax, merge. Compiled once per level; the including file defines NAME(x) and
-// HAS_FP4, which says whether the level has kernels that read four-bit codes directly.
+// The order of work in a piece: chunks, tiles, softmax, merge. Compiled once per level; the including file defines
+// NAME(x) and HAS_FP4, which says whether the level has kernels that read four-bit codes directly.
 
 // 2^x for x <= 0 (below -126: 0), relative error below 2e-7.
 INLINE vf16 NAME(exp2)(vf16 x) {
@@ -52,7 +52,8 @@ INLINE float NAME(greatest_score)(float *scores, int visible) {
   const vf16 nothing = (vf16){0} - INFINITY;
   if (visible < TILE)
     for (int g = 0; g < GROUPS; g++)
-      NAME(store)(scores + g * GROUP, NAME(select)(lane < visible - g * GROUP, NAME(load)(scores + g * GROUP), nothing));
+      NAME(store)(scores + g * GROUP,
+                  NAME(select)(lane < visible - g * GROUP, NAME(load)(scores + g * GROUP), nothing));
   vf16 a = NAME(load)(scores), b = NAME(load)(scores + GROUP);
   for (int g = 2; g < GROUPS; g += 2) {
     a = NAME(greater)(a, NAME(load)(scores + g * GROUP));
@@ -61,8 +62,9 @@ INLINE float NAME(greatest_score)(float *scores, int visible) {
   return NAME(greatest_lane)(NAME(greater)(a, b));
 }
 
-// Takes the tile's greatest probability to between 1/2 and 1, by a power of two, so that integers keep as much of a tile far below the
-// maximum as of any other. For 16 rows: what is subtracted from scores, and what a probability of 1 then stands for.
+// Takes the tile's greatest probability to between 1/2 and 1, by a power of two, so that integers keep as much of a
+// tile far below the maximum as of any other. For 16 rows: what is subtracted from scores, and what a probability of 1
+// then stands for.
 INLINE void NAME(lift_tile)(vf16 greatest, vf16 *reference, vf16 *unit) {
   const vf16 below = *reference - greatest, most = (vf16){0} + 100.0f;
   const vi16 shift = __builtin_convertvector(NAME(select)(below < most, below, most), vi16);
@@ -70,8 +72,9 @@ INLINE void NAME(lift_tile)(vf16 greatest, vf16 *reference, vf16 *unit) {
   *unit = NAME(as_float)((vu16)(127 - shift) << 23);
 }
 
-// Gives a row 7 bits more where one token of a tile towers over the others, and the tile isn't negligible itself: a sum of less than
-// 1.5 means others of 0.4% on average, which 16 bits would round by 1e-3 and more. It shows where that one has a value near zero.
+// Gives a row 7 bits more where one token of a tile towers over the others, and the tile isn't negligible itself: a sum
+// of less than 1.5 means others of 0.4% on average, which 16 bits would round by 1e-3 and more. It shows where that one
+// has a value near zero.
 INLINE void NAME(widen_peaked)(int r, vf16 sums, weights *to) {
   to->digits[r] = 2;
   if (NAME(sum_lanes)(sums) >= 1.5f || to->unit[r] < 0x1p-8f) return;
@@ -81,10 +84,11 @@ INLINE void NAME(widen_peaked)(int r, vf16 sums, weights *to) {
     NAME(store)(to->scores + r * TILE + t, NAME(load)(to->scores + r * TILE + t) * 0x1p7f);
 }
 
-// Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came before;
-// `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows overlap.
-INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows, weights *to,
-                         scratch *s) {
+// Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came
+// before; `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows
+// overlap.
+INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows,
+                          weights *to, scratch *s) {
   const vf16 nothing = (vf16){0} - INFINITY;
   for (int r = first; r < rows; r++) {
     const int visible = r / piece->heads + 1 - hidden;
@@ -150,8 +154,9 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
-// Makes the next tile of a region this one, and the one at `next` the next. Where groups are smaller than a page of memory, touching them
-// all here has their addresses translated side by side; the lines are fetched later, one by one. (Larger ones gain nothing.)
+// Makes the next tile of a region this one, and the one at `next` the next. Where groups are smaller than a page of
+// memory, touching them all here has their addresses translated side by side; the lines are fetched later, one by one.
+// (Larger ones gain nothing.)
 INLINE void NAME(advance)(const nb_attention_region *region, const operand *operand, const place *next, tile *of) {
   memcpy(of->codes, of->next_codes, sizeof of->codes);
   memcpy(of->scales, of->next_scales, sizeof of->scales);
@@ -175,7 +180,8 @@ INLINE void NAME(fetch)(const nb_attention_region *region, const operand *operan
 // Whether a region's four-bit codes are multiplied as they are.
 INLINE int NAME(is_direct)(const operand *operand) { return HAS_FP4 && nb_recipe_code_bits(operand->recipe) == 4; }
 
-static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand *key, const operand *rope, scratch *s) {
+static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand *key, const operand *rope,
+                                  scratch *s) {
   const int width = key->dimension + rope->dimension, rows = piece->tokens * piece->heads;
   const float scale = piece->softmax_scale * 0x1.715476p0f; // log2(e): probabilities are powers of two
   for (int r = 0; r < rows; r++) {
@@ -195,8 +201,9 @@ static void NAME(prepare_queries)(const nb_attention_piece *piece, const operand
 }
 
 // Scores of rows first ..< rows against one region of a tile.
-static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key, const tile *from, int groups, int first,
-                             int rows, int is_rope, int64_t width, int offset, int keep_tile, float *scores, scratch *s) {
+static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key, const tile *from, int groups,
+                             int first, int rows, int is_rope, int64_t width, int offset, int keep_tile, float *scores,
+                             scratch *s) {
   const float *q = s->queries + first * width + offset;
   scores += first * TILE;
 #if HAS_FP4
@@ -222,8 +229,8 @@ static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key
   NAME(score_float)(&plain, &decoded, groups, rows - first, q, width, is_rope, scores);
 }
 
-static void NAME(value_tile)(const nb_attention_piece *piece, const operand *value, const step *at, int rows, int keep_tile,
-                             scratch *s, float *out, int64_t out_stride) {
+static void NAME(value_tile)(const nb_attention_piece *piece, const operand *value, const step *at, int rows,
+                             int keep_tile, scratch *s, float *out, int64_t out_stride) {
   const int first = at->first, groups = at->groups;
   out += first * out_stride;
 #if HAS_FP4
@@ -249,8 +256,8 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
   NAME(value_float)(&plain, &decoded, groups, rows - first, p, alpha, out, out_stride);
 }
 
-// One chunk: the rows that see any of it get (maximum, sum, out). A tile's values are multiplied after the next tile's keys, so that no
-// step waits for the one before it.
+// One chunk: the rows that see any of it get (maximum, sum, out). A tile's values are multiplied after the next tile's
+// keys, so that no step waits for the one before it.
 static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, const operand *value, const operand *rope,
                         int begin, int end, int first, scratch *s, float *out, int64_t out_stride) {
   const int rows = piece->tokens * piece->heads, width = key->dimension + rope->dimension;
@@ -294,7 +301,8 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
     // The float tile of the latent keys becomes that of its values before the rotary keys take its place.
     if (!is_late) NAME(transpose_tile)(s->keys, now.groups, value->dimension, s->values);
     if (has_rope)
-      NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores, s);
+      NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores,
+                       s);
     if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
     NAME(softmax)(piece, value, hidden, first, rows, now.weights, s);
     if (!is_late) NAME(value_tile)(piece, value, &now, rows, keep_tile, s, out, out_stride);

@@ -1,5 +1,6 @@
-// Float arithmetic on f32, bf16 and fp8 regions and on decoded tiles, in vector extensions, compiled once per level: the including
-// file defines NAME(x), and FLOAT_ROWS x FLOAT_BLOCKS, the tile of sums that its registers hold. Sixteen lanes are the tokens of a group (keys) or sixteen dimensions (values) at every level.
+// Float arithmetic on f32, bf16 and fp8 regions and on decoded tiles, in vector extensions, compiled once per level:
+// the including file defines NAME(x), and FLOAT_ROWS x FLOAT_BLOCKS, the tile of sums that its registers hold. Sixteen
+// lanes are the tokens of a group (keys) or sixteen dimensions (values) at every level.
 
 INLINE vf16 NAME(load)(const void *from) {
   vf16 value;
@@ -15,8 +16,8 @@ INLINE vf16 NAME(as_float)(vu16 bits) {
   return value;
 }
 
-// E4M3 bytes at bits 31 ... 24 as floats times 2^-120: the arithmetic shift repeats the sign above the exponent, the mask
-// leaves one copy.
+// E4M3 bytes at bits 31 ... 24 as floats times 2^-120: the arithmetic shift repeats the sign above the exponent, the
+// mask leaves one copy.
 INLINE vf16 NAME(e4m3)(vu16 top) {
   vi16 bits;
   memcpy(&bits, &top, sizeof bits);
@@ -130,8 +131,8 @@ INLINE void NAME(value_rows)(const nb_recipe recipe, const int nr, const int nb,
   default: CALL(4); break;                                                                                             \
   }
 
-static void NAME(score_float)(const operand *key, const tile *from, int groups, int rows, const float *q, int64_t q_stride,
-                              int accumulate, float *scores) {
+static void NAME(score_float)(const operand *key, const tile *from, int groups, int rows, const float *q,
+                              int64_t q_stride, int accumulate, float *scores) {
   for (int r = 0; r < rows; r += FLOAT_ROWS) {
     const int nr = rows - r < FLOAT_ROWS ? rows - r : FLOAT_ROWS;
 #define CALL(recipe) EACH_COUNT(nr, CALL_COUNT_##recipe)
@@ -152,17 +153,18 @@ static void NAME(value_float)(const operand *value, const tile *from, int groups
     int d = 0;
 #define CALL_COUNT(recipe, n)                                                                                          \
   for (; d + 16 * FLOAT_BLOCKS <= value->dimension; d += 16 * FLOAT_BLOCKS)                                            \
-    NAME(value_rows)(recipe, n, FLOAT_BLOCKS, value, from, groups, d, p + r * TILE, alpha + r, out + r * out_stride, out_stride); \
+    NAME(value_rows)(recipe, n, FLOAT_BLOCKS, value, from, groups, d, p + r * TILE, alpha + r, out + r * out_stride,   \
+                     out_stride);                                                                                      \
   for (; d < value->dimension; d += 16)                                                                                \
-    NAME(value_rows)(recipe, n, 1, value, from, groups, d, p + r * TILE, alpha + r, out + r * out_stride, out_stride)
+  NAME(value_rows)(recipe, n, 1, value, from, groups, d, p + r * TILE, alpha + r, out + r * out_stride, out_stride)
     EACH_RECIPE(value->recipe, CALL)
 #undef CALL_COUNT
 #undef CALL
   }
 }
 
-// The magnitudes and signs of E2M1 codes in the low four bits: codes from 2 on are floats with a small exponent field, 0 and 1
-// lie on the line below them.
+// The magnitudes and signs of E2M1 codes in the low four bits: codes from 2 on are floats with a small exponent field,
+// 0 and 1 lie on the line below them.
 INLINE vf16 NAME(e2m1)(vu16 codes) {
   const vu16 magnitude = codes & 7;
   const vf16 normal = NAME(as_float)((magnitude << 22) + (126u << 23)), small = normal * 2.0f - 1.0f;
@@ -181,7 +183,8 @@ INLINE vf16 NAME(block_scales)(const nb_recipe recipe, const uint8_t *scales) {
   return NAME(as_float)(wide << 23);
 }
 
-// A tile of keys as float rows of 16 tokens, [groups][dimension][16]: the f32 recipe's byte order. fp8 stays times 2^-120.
+// A tile of keys as float rows of 16 tokens, [groups][dimension][16]: the f32 recipe's byte order. fp8 stays times
+// 2^-120.
 static void NAME(decode_keys)(const operand *key, const tile *from, int groups, float *to) {
   const int block = nb_recipe_block(key->recipe);
   for (int g = 0; g < groups; g++) {
@@ -216,7 +219,8 @@ static void NAME(decode_values)(const operand *value, const tile *from, int grou
     for (int t = 0; t < GROUP; t++, to += dimension) {
       if (block == 0) {
         const uint8_t *row = from->codes[g] + t * value->row_bytes;
-        for (int b = 0; b < value->row_bytes; b += 64) __builtin_prefetch(from->next_codes[g] + t * value->row_bytes + b);
+        for (int b = 0; b < value->row_bytes; b += 64)
+          __builtin_prefetch(from->next_codes[g] + t * value->row_bytes + b);
 #define CALL(recipe)                                                                                                   \
   for (int d = 0; d < dimension; d += 16) NAME(store)(to + d, NAME(row_values)(recipe, row, d))
         EACH_RECIPE(value->recipe, CALL)

@@ -1,20 +1,25 @@
-// Four-bit keys and values with AVX2, in floats: two byte shuffles turn codes into the upper and the lower byte of a bfloat16, which is
-// the upper half of a float; queries and probabilities stay as they are. Compiled inside a target("avx2,fma") region that defines NAME(x).
+// Four-bit keys and values with AVX2, in floats: two byte shuffles turn codes into the upper and the lower byte of a
+// bfloat16, which is the upper half of a float; queries and probabilities stay as they are. Compiled inside a
+// target("avx2,fma") region that defines NAME(x).
 //
-// Interleaving the two bytes leaves pairs of numbers side by side that meet the same pair of factors: dimensions for keys, tokens for
-// values. Keys: a block's sums are multiplied by its scale once. Values: probabilities are multiplied by the block scale beforehand.
+// Interleaving the two bytes leaves pairs of numbers side by side that meet the same pair of factors: dimensions for
+// keys, tokens for values. Keys: a block's sums are multiplied by its scale once. Values: probabilities are multiplied
+// by the block scale beforehand.
 
-static const uint8_t e2m1_upper[16] = {0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, 0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0};
-static const uint8_t e2m1_lower[16] = {0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0, 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0};
+static const uint8_t e2m1_upper[16] = {0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40,
+                                       0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0};
+static const uint8_t e2m1_lower[16] = {0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0,
+                                       0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0};
 
-// Codes in bytes as numbers in pairs: of four bytes 0 ... 3, the numbers 0 and 2 in `first`, 1 and 3 in `second`; [0] has the first
-// eight bytes of each 128-bit half, [1] the other eight.
+// Codes in bytes as numbers in pairs: of four bytes 0 ... 3, the numbers 0 and 2 in `first`, 1 and 3 in `second`; [0]
+// has the first eight bytes of each 128-bit half, [1] the other eight.
 typedef struct NAME(numbers) {
   __m256 first[2], second[2];
 } NAME(numbers);
 
 INLINE NAME(numbers) NAME(numbers_of)(__m256i codes) {
-  const __m256i nibbles = _mm256_and_si256(codes, _mm256_set1_epi8(15)), halves = _mm256_set1_epi32((int32_t)0xFFFF0000);
+  const __m256i nibbles = _mm256_and_si256(codes, _mm256_set1_epi8(15)),
+                halves = _mm256_set1_epi32((int32_t)0xFFFF0000);
   const __m256i upper =
       _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)e2m1_upper)), nibbles);
   const __m256i lower =
@@ -28,8 +33,8 @@ INLINE NAME(numbers) NAME(numbers_of)(__m256i codes) {
   return all;
 }
 
-// sums + values * the pair of floats at `factors`, in one volatile piece: left to itself, the compiler moves a block's broadcasts to its
-// top and spills.
+// sums + values * the pair of floats at `factors`, in one volatile piece: left to itself, the compiler moves a block's
+// broadcasts to its top and spills.
 INLINE void NAME(multiply_add)(__m256 sums[2], const __m256 values[2], const float *factors) {
   __m256 broadcast;
   __asm__ volatile("vbroadcastsd %5, %2\n\tvfmadd231ps %3, %2, %0\n\tvfmadd231ps %4, %2, %1"
@@ -37,8 +42,8 @@ INLINE void NAME(multiply_add)(__m256 sums[2], const __m256 values[2], const flo
                    : "x"(values[0]), "x"(values[1]), "m"(*(const float(*)[2])factors));
 }
 
-// Eight block scales as floats. An E8M0 byte of 0, 2^-127, counts as 0. Encoders write no E8M0 byte of 255 and no E4M3 byte that is negative
-// or not a number.
+// Eight block scales as floats. An E8M0 byte of 0, 2^-127, counts as 0. Encoders write no E8M0 byte of 255 and no E4M3
+// byte that is negative or not a number.
 INLINE __m256 NAME(scale_lanes)(const uint8_t *scales, const int is_e4m3) {
   const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)scales));
   return is_e4m3 ? _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 20)), _mm256_set1_ps(0x1p120f))
@@ -53,8 +58,8 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
 }
 
 // Scores of `nr` rows with eight tokens of group g. Each token has two partial sums, side by side.
-INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m3, const operand *key, const tile *from, int g,
-                                 int half, const float *q, int64_t q_stride, float *scores) {
+INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m3, const operand *key, const tile *from,
+                                 int g, int half, const float *q, int64_t q_stride, float *scores) {
   const uint8_t *codes = from->codes[g] + half * 32, *scales = from->scales[g] + half * 8;
   __m256 sum[STRIP];
   for (int r = 0; r < nr; r++) sum[r] = _mm256_setzero_ps();
@@ -117,11 +122,13 @@ INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, co
     }
 }
 
-// weights * values of `nr` rows and every second dimension of the run of 16 from d on, the first or the second nibbles. A byte shuffle of two
-// words' quads of tokens puts a canonical byte, a dimension pair, of the tokens 0, 2, 1, 3 into each lane.
+// weights * values of `nr` rows and every second dimension of the run of 16 from d on, the first or the second nibbles.
+// A byte shuffle of two words' quads of tokens puts a canonical byte, a dimension pair, of the tokens 0, 2, 1, 3 into
+// each lane.
 INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *from, int d, const float *weights,
                                     __m256 sums[STRIP]) {
-  const __m256i tokens = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
+  const __m256i tokens =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15));
   __m256 part[STRIP][2];
   for (int r = 0; r < nr; r++) part[r][0] = part[r][1] = _mm256_setzero_ps();
   for (int g = 0; g < GROUPS; g++)

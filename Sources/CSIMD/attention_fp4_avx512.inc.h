@@ -1,16 +1,17 @@
-// Four-bit keys and values with AVX-512 VNNI, in integers: a byte permute turns codes into bytes, twice the values; queries and
-// probabilities are rounded to 23 bits and lie in three digits of eight bits, each of which takes one `vpdpbusd` a vector of codes,
-// or, by choice, to 16 bits in two digits. The sums are exact. Compiled inside a target("avx512...") region.
+// Four-bit keys and values with AVX-512 VNNI, in integers: a byte permute turns codes into bytes, twice the values;
+// queries and probabilities are rounded to 23 bits and lie in three digits of eight bits, each of which takes one
+// `vpdpbusd` a vector of codes, or, by choice, to 16 bits in two digits. The sums are exact. Compiled inside a
+// target("avx512...") region.
 //
-// Both have the same byte order: nibble n of byte j of a token's word is dimension 2 j + n, and a line has that word of 16 tokens.
-// Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be unsigned, which the packed
-// queries make up for. A block's sum is multiplied by its scale once.
-// Values: a byte permute of two lines collects eight tokens of a dimension pair, so that eight bytes of digits meet eight dimensions.
-// Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest scale among those tokens of the
-// tile that the row sees; no probability is above 1.
+// Both have the same byte order: nibble n of byte j of a token's word is dimension 2 j + n, and a line has that word of
+// 16 tokens. Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be
+// unsigned, which the packed queries make up for. A block's sum is multiplied by its scale once. Values: a byte permute
+// of two lines collects eight tokens of a dimension pair, so that eight bytes of digits meet eight dimensions.
+// Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest scale among those
+// tokens of the tile that the row sees; no probability is above 1.
 //
-// Three digits leave an error of 6e-7, two one of 5e-5: little beside that of four-bit keys and values, but it flips so many codes of
-// the next layer's that logits move by 2e-2.
+// Three digits leave an error of 6e-7, two one of 5e-5: little beside that of four-bit keys and values, but it flips so
+// many codes of the next layer's that logits move by 2e-2.
 
 enum {
   DIGITS = 3,                 // of a packed query; with two, the upper one is not read
@@ -18,13 +19,15 @@ enum {
   QUERY_RUN = 4 * DIGITS + 1, // words of 16 dimensions of a packed query
 };
 
-// Greatest integer of a query: 24 x 16 of those of three digits fit 32 bits, those of two have 8 bits and a sign in the upper one.
+// Greatest integer of a query: 24 x 16 of those of three digits fit 32 bits, those of two have 8 bits and a sign in the
+// upper one.
 INLINE float query_limit(int digits) { return digits == 3 ? (1 << 22) - 1 : (1 << 15) - 129; }
 
 // Greatest integer of a probability, with room for rounding.
 INLINE float probability_limit(int digits) { return digits == 3 ? (1 << 23) - 8 : (1 << 16) - 64; }
 
-// E2M1 to twice its value, four times: vpermb looks at six bits, of which the upper two belong to the neighbouring code.
+// E2M1 to twice its value, four times: vpermb looks at six bits, of which the upper two belong to the neighbouring
+// code.
 #define E2M1_DOUBLED 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12
 static const int8_t e2m1_doubled_wide[64] = {E2M1_DOUBLED, E2M1_DOUBLED, E2M1_DOUBLED, E2M1_DOUBLED};
 
@@ -32,8 +35,8 @@ INLINE __m512i doubled(void) { return _mm512_loadu_si512(e2m1_doubled_wide); }
 
 INLINE __m512i lookup(__m512i table, __m512i codes) { return _mm512_permutexvar_epi8(codes, table); }
 
-// The two below are volatile to stay in the order they are written in: left to itself, the compiler moves all broadcasts of a
-// block to its top and spills the sums.
+// The two below are volatile to stay in the order they are written in: left to itself, the compiler moves all
+// broadcasts of a block to its top and spills the sums.
 INLINE __m512i broadcast_quad(const uint32_t *quad) {
   __m512i quads;
   __asm__ volatile("vpbroadcastd %1, %0" : "=v"(quads) : "m"(*quad));
@@ -68,9 +71,9 @@ INLINE __m512 scale_lanes(const uint8_t *scales, scale_reader reader) {
   return _mm512_mul_ps(_mm512_castsi512_ps(_mm512_sllv_epi32(wide, reader.shift)), reader.factor);
 }
 
-// Queries of one row, already scaled floats, in runs of 16 dimensions: the signed digits of quad i, the upper first, at [i DIGITS]
-// (quad 2 w + n has the dimensions 8 w + n + {0, 2, 4, 6}), then what makes up for the offset of the keys. The factor of the
-// integers comes last.
+// Queries of one row, already scaled floats, in runs of 16 dimensions: the signed digits of quad i, the upper first, at
+// [i DIGITS] (quad 2 w + n has the dimensions 8 w + n + {0, 2, 4, 6}), then what makes up for the offset of the keys.
+// The factor of the integers comes last.
 static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t *packed) {
   const int dimension = key->dimension;
   __m512 most = _mm512_setzero_ps();
@@ -78,8 +81,9 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
   const float amax = _mm512_reduce_max_ps(most), limit = query_limit(key->digits);
   const float inverse = amax > 0x1p-100f ? limit / amax : 0.0f;
   const float factor = 0.5f * (amax / limit); // keys are doubled
-  const __m512i bytes = _mm512_setr_epi32(0x1A120A02, 0x19110901, 0x18100800, 0x1E160E06, 0x1D150D05, 0x1C140C04, 0x3A322A22,
-                                          0x39312921, 0x38302820, 0x3E362E26, 0x3D352D25, 0x3C342C24, 0, 0, 0, 0);
+  const __m512i bytes =
+      _mm512_setr_epi32(0x1A120A02, 0x19110901, 0x18100800, 0x1E160E06, 0x1D150D05, 0x1C140C04, 0x3A322A22, 0x39312921,
+                        0x38302820, 0x3E362E26, 0x3D352D25, 0x3C342C24, 0, 0, 0, 0);
   const __m512i signs = _mm512_set1_epi32(0x00808080);
   for (int d = 0; d < dimension; d += 16, packed += QUERY_RUN) {
     const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(q + d), _mm512_set1_ps(inverse)));
@@ -91,8 +95,8 @@ static void NAME(fp4_pack_queries)(const float *q, const operand *key, uint32_t 
 }
 
 // sums + codes * one digit of `nr` rows' queries, for the `nh` groups of `codes`.
-INLINE void fp4_dot_digit(const int nr, const int nh, const __m512i codes[4][4], int i, const uint32_t *digit, int64_t q_stride,
-                          __m512i sums[STRIP][4]) {
+INLINE void fp4_dot_digit(const int nr, const int nh, const __m512i codes[4][4], int i, const uint32_t *digit,
+                          int64_t q_stride, __m512i sums[STRIP][4]) {
 #pragma clang loop unroll(full)
   for (int r = 0; r < nr; r++) {
     const __m512i digits = broadcast_quad(digit + r * q_stride);
@@ -101,8 +105,8 @@ INLINE void fp4_dot_digit(const int nr, const int nh, const __m512i codes[4][4],
   }
 }
 
-// Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The lowest digit is summed apart
-// from the other two: twice the independent sums, which keep the multipliers busy.
+// Scores of `nr` rows with the `nh` groups from g on of a tile; the sums over blocks live in `scores`. The lowest digit
+// is summed apart from the other two: twice the independent sums, which keep the multipliers busy.
 INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const operand *key, const tile *from, int g,
                            const uint32_t *q, int64_t q_stride, float *scores) {
   const __m512i table = _mm512_add_epi8(doubled(), _mm512_set1_epi8(KEY_OFFSET));
@@ -176,8 +180,8 @@ static void NAME(fp4_score)(const operand *key, const tile *from, int rows, cons
   }
 }
 
-// For each block of a tile, of which `visible` tokens count: what takes a token's probability times its scale to an integer, at
-// [block][token], and what 1 of a sum of integers stands for.
+// For each block of a tile, of which `visible` tokens count: what takes a token's probability times its scale to an
+// integer, at [block][token], and what 1 of a sum of integers stands for.
 static void fp4_grids(const operand *value, const tile *from, int visible, float *grids, float *units) {
   const scale_reader reader = scale_reader_of(value->recipe);
   const float greatest_integer = probability_limit(value->digits);
@@ -221,17 +225,19 @@ INLINE __m512i add_halves(__m512i even, __m512i odd) {
   return _mm512_add_epi32(_mm512_mask_blend_epi32(0xAAAA, even, odd), _mm512_permutex2var_epi32(even, crossed, odd));
 }
 
-// Probabilities of a group of one row as integers: the lowest digits of 16 tokens, then their middle, then their upper ones.
+// Probabilities of a group of one row as integers: the lowest digits of 16 tokens, then their middle, then their upper
+// ones.
 INLINE void fp4_digits(const float *p, const float *grid, uint8_t digits[64]) {
-  const __m512i order = _mm512_setr_epi32(0x0C080400, 0x1C181410, 0x2C282420, 0x3C383430, 0x0D090501, 0x1D191511, 0x2D292521, 0x3D393531,
-                                          0x0E0A0602, 0x1E1A1612, 0x2E2A2622, 0x3E3A3632, -1, -1, -1, -1);
+  const __m512i order =
+      _mm512_setr_epi32(0x0C080400, 0x1C181410, 0x2C282420, 0x3C383430, 0x0D090501, 0x1D191511, 0x2D292521, 0x3D393531,
+                        0x0E0A0602, 0x1E1A1612, 0x2E2A2622, 0x3E3A3632, -1, -1, -1, -1);
   const __m512 magic = _mm512_set1_ps(0x1p23f); // a float in [2^23, 2^24) has an integer in its lower bits
   const __m512 rounded = _mm512_fmadd_ps(_mm512_loadu_ps(p), _mm512_loadu_ps(grid), magic);
   _mm512_store_si512(digits, _mm512_permutexvar_epi8(order, _mm512_castps_si512(rounded)));
 }
 
-// out = out * alpha + probabilities * values of `nr` rows, 16 dimensions at a time. The digits of a run are made beside the products of
-// the run before, which leaves nothing to wait for.
+// out = out * alpha + probabilities * values of `nr` rows, 16 dimensions at a time. The digits of a run are made beside
+// the products of the run before, which leaves nothing to wait for.
 INLINE void fp4_value_rows(const int nr, const int digits, const operand *value, const tile *from, const float *p,
                            const float *grids, const float *units, const float *alpha, const float *unit, float *out,
                            int64_t out_stride) {
@@ -240,8 +246,9 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
   const int runs = value->dimension / 16, runs_of_scale = value->recipe == NB_MXFP4 ? 2 : 1;
   const __m512i table = doubled();
   // Bytes of eight tokens of canonical byte i at 8 i ... 8 i + 7.
-  const __m512i first_octets = _mm512_setr_epi64(0x1C1814100C080400, 0x1D1915110D090501, 0x1E1A16120E0A0602, 0x1F1B17130F0B0703,
-                                                 0x5C5854504C484440, 0x5D5955514D494541, 0x5E5A56524E4A4642, 0x5F5B57534F4B4743);
+  const __m512i first_octets =
+      _mm512_setr_epi64(0x1C1814100C080400, 0x1D1915110D090501, 0x1E1A16120E0A0602, 0x1F1B17130F0B0703,
+                        0x5C5854504C484440, 0x5D5955514D494541, 0x5E5A56524E4A4642, 0x5F5B57534F4B4743);
   _Alignas(64) uint8_t integers[2][STRIP][GROUPS][64]; // aligned, or loads would wait for their stores
 #pragma clang loop unroll(full)
   for (int r = 0; r < nr; r++)
@@ -286,7 +293,8 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
       for (int n = 0; n < 2; n++) {
         __m512i *first = sum[r][0][n];
         if (banks == 2)
-          for (int digit = 0; digit < digits; digit++) first[digit] = _mm512_add_epi32(first[digit], sum[r][1][n][digit]);
+          for (int digit = 0; digit < digits; digit++)
+            first[digit] = _mm512_add_epi32(first[digit], sum[r][1][n][digit]);
         low[n] = _mm512_add_epi32(_mm512_slli_epi32(first[1], 8), first[0]);
         if (digits == 3) high[n] = first[2];
       }
@@ -318,7 +326,8 @@ static void NAME(fp4_value)(const operand *value, const step *at, int rows, floa
     int is_narrow = value->digits == 2; // a row of two digits has the same sums with a third one, of zeros
     for (int i = r; i < r + nr && is_narrow; i++) is_narrow = digits[i] == 2;
 #define CALL_WITH(n, digits)                                                                                           \
-  fp4_value_rows(n, digits, value, from, p + r * TILE, grids, units, alpha + r, unit + r, out + r * out_stride, out_stride)
+  fp4_value_rows(n, digits, value, from, p + r * TILE, grids, units, alpha + r, unit + r, out + r * out_stride,        \
+                 out_stride)
 #define CALL(n)                                                                                                        \
   if (is_narrow) CALL_WITH(n, 2);                                                                                      \
   else CALL_WITH(n, 3)

@@ -17,8 +17,8 @@ typedef int32_t vi16 __attribute__((vector_size(64)));
 typedef uint16_t vh16 __attribute__((vector_size(32)));
 typedef int8_t vb16 __attribute__((vector_size(16)));
 
-/// Where the groups of a tile lie: the record of their page and the token's place in it. Groups past the context's end are copies
-/// of an earlier one, so that a whole tile can always be read.
+/// Where the groups of a tile lie: the record of their page and the token's place in it. Groups past the context's end
+/// are copies of an earlier one, so that a whole tile can always be read.
 typedef struct place {
   const uint8_t *record[GROUPS];
   int token[GROUPS];
@@ -30,8 +30,9 @@ typedef struct tile {
   const uint8_t *next_codes[GROUPS], *next_scales[GROUPS];
 } tile;
 
-/// How a region enters the arithmetic. Queries are multiplied by `pre`, scores by `post`, probabilities by `probability`
-/// and outputs by `output`: powers of two that make up for codes read as floats with a wrong exponent bias.
+/// How a region enters the arithmetic. Queries are multiplied by `pre`, scores by `post`, probabilities by
+/// `probability` and outputs by `output`: powers of two that make up for codes read as floats with a wrong exponent
+/// bias.
 typedef struct operand {
   nb_recipe recipe;
   int dimension;
@@ -57,7 +58,8 @@ typedef struct step {
   weights *weights;
 } step;
 
-/// A worker's memory. Rows' strides: key.dimension + rope.dimension (queries), TILE (scores), value.dimension (outputs).
+/// A worker's memory. Rows' strides: key.dimension + rope.dimension (queries), TILE (scores), value.dimension
+/// (outputs).
 typedef struct scratch {
   float *queries;        // [rows][key + rope], scaled
   uint32_t *query_pairs; // [rows][packed_query_stride] queries as the level's four-bit kernels want them
@@ -69,7 +71,7 @@ typedef struct scratch {
   float *sums;           // [rows][16] lanes of the chunk's sum of probabilities
   float *keys;           // [GROUPS][widest][16] a decoded tile of keys
   float *values;         // [TILE][value] a decoded tile of values
-  float *grids;          // [blocks][TILE] what probabilities are multiplied by; AVX2: [STRIP x blocks][TILE] the products
+  float *grids; // [blocks][TILE] what probabilities are multiplied by; AVX2: [STRIP x blocks][TILE] the products
   float *units;          // [blocks] what 1 stands for, where probabilities are integers
 } scratch;
 

@@ -1,7 +1,7 @@
 #include "codec_internal.h"
 
-void nb_encode_row(nb_level level, nb_recipe recipe, const float *row, int dimension, float decode_scale, uint8_t *codes,
-                   uint8_t *scales, nb_encode_statistics *statistics) {
+void nb_encode_row(nb_level level, nb_recipe recipe, const float *row, int dimension, float decode_scale,
+                   uint8_t *codes, uint8_t *scales, nb_encode_statistics *statistics) {
   nb_encode_statistics ignored = {0};
   if (statistics == NULL) statistics = &ignored;
 #if defined(__x86_64__)

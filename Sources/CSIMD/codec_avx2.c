@@ -118,8 +118,8 @@ INLINE uint8_t nvfp4_block(const __m256 x[2], float largest, float top, float g,
   return byte;
 }
 
-AVX2 static void encode_nvfp4(const float *row, int dimension, float g, int four_over_six, uint8_t *codes, uint8_t *scales,
-                              nb_encode_statistics *statistics) {
+AVX2 static void encode_nvfp4(const float *row, int dimension, float g, int four_over_six, uint8_t *codes,
+                              uint8_t *scales, nb_encode_statistics *statistics) {
   for (int b = 0; b < dimension / 16; b++) {
     __m256 x[2];
     __m256i code[2], four[2];

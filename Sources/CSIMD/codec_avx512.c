@@ -1,5 +1,5 @@
-// The row codecs with AVX-512. FP4 rows are encoded 128 values at a time, eight vectors of 16, so that the steps that happen
-// once a block (scales) run on eight lanes at once.
+// The row codecs with AVX-512. FP4 rows are encoded 128 values at a time, eight vectors of 16, so that the steps that
+// happen once a block (scales) run on eight lanes at once.
 #pragma STDC FP_CONTRACT OFF
 
 #if defined(__x86_64__)
@@ -37,9 +37,11 @@ INLINE __m512i maxima(const __m512 magnitudes[8]) {
   for (int i = 0; i < 8; i++) v[i] = bits(magnitudes[i]);
   __m512i t[4], u[2];
   for (int i = 0; i < 4; i++)
-    t[i] = _mm512_max_epu32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    t[i] =
+        _mm512_max_epu32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
   for (int i = 0; i < 2; i++)
-    u[i] = _mm512_max_epu32(_mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]), _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
+    u[i] =
+        _mm512_max_epu32(_mm512_unpacklo_epi64(t[2 * i], t[2 * i + 1]), _mm512_unpackhi_epi64(t[2 * i], t[2 * i + 1]));
   const __m512i w =
       _mm512_max_epu32(_mm512_shuffle_i32x4(u[0], u[1], 0x88), _mm512_shuffle_i32x4(u[0], u[1], 0xDD));
   return _mm512_max_epu32(_mm512_shuffle_i32x4(w, w, 0x88), _mm512_shuffle_i32x4(w, w, 0xDD));
@@ -59,8 +61,8 @@ INLINE __m512i e4m3(__m512 m, __m512 *value) {
   return _mm512_add_epi32(steps, _mm512_sub_epi32(_mm512_srli_epi32(magic, 20), integers((127 + 20 - 6) << 3)));
 }
 
-/// E2M1 codes are looked up by floor(t) + ceil(t) with t = 4 |y|: even for multiples of a quarter, among them all midpoints, odd
-/// between them. t is below 2^30; from 63 on the index is clamped, as the code is.
+/// E2M1 codes are looked up by floor(t) + ceil(t) with t = 4 |y|: even for multiples of a quarter, among them all
+/// midpoints, odd between them. t is below 2^30; from 63 on the index is clamped, as the code is.
 INLINE __m512i e2m1_index(__m512 t) {
   return _mm512_add_epi32(_mm512_cvt_roundps_epi32(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC),
                           _mm512_cvt_roundps_epi32(t, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC));
@@ -71,15 +73,19 @@ static const uint8_t codes_ties_even[128] __attribute__((aligned(64))) = {
     0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 6, 6, 6, 6,
     // 16  . 17  . 18  . 19  . 20  . 21  . 22  . 23  . 24
     6, 6, 6, 6, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
-    8, 8, 8, 9, 9, 9, 10, 10, 10, 10, 10, 11, 11, 11, 12, 12, 12, 12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14,
-    14, 14, 14, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+    8, 8, 8, 9, 9, 9, 10, 10, 10, 10, 10, 11, 11, 11, 12, 12,
+    12, 12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14,
+    14, 14, 14, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15,
+    15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
 };
 
 static const uint8_t codes_ties_away[128] __attribute__((aligned(64))) = {
     0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 6, 6, 6, 6,
     6, 6, 6, 6, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
-    0, 8, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 11, 12, 12, 12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14,
-    14, 14, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
+    0, 8, 9, 9, 9, 9, 10, 10, 10, 10, 11, 11, 11, 11, 12, 12,
+    12, 12, 12, 12, 13, 13, 13, 13, 13, 13, 13, 13, 14, 14, 14, 14,
+    14, 14, 14, 14, 14, 14, 14, 14, 15, 15, 15, 15, 15, 15, 15, 15,
+    15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15,
 };
 
 /// A group of 128 values, eight blocks of 16.
@@ -103,7 +109,8 @@ INLINE values values_of(const __m512 x[8]) {
   for (int b = 0; b < 8; b++) v.magnitudes[b] = magnitude(x[b]);
   for (int i = 0; i < 2; i++) { // signed saturation keeps the sign bit
     const __m512 *y = x + 4 * i;
-    v.signs[i] = _mm512_packs_epi16(_mm512_packs_epi32(bits(y[0]), bits(y[1])), _mm512_packs_epi32(bits(y[2]), bits(y[3])));
+    v.signs[i] =
+        _mm512_packs_epi16(_mm512_packs_epi32(bits(y[0]), bits(y[1])), _mm512_packs_epi32(bits(y[2]), bits(y[3])));
   }
   return v;
 }
@@ -121,8 +128,8 @@ INLINE __m512i packed_codes(const __m512i index[8], const __m512i signs[2], cons
     pairs[i] = _mm512_maddubs_epi16(codes, _mm512_set1_epi16(0x1001)); // low nibble + 16 * high nibble
   }
   // Each quarter of the register now holds two bytes of every block: gather them by block.
-  const __m512i order = _mm512_set_epi16(31, 23, 15, 7, 30, 22, 14, 6, 29, 21, 13, 5, 28, 20, 12, 4, 27, 19, 11, 3, 26, 18,
-                                         10, 2, 25, 17, 9, 1, 24, 16, 8, 0);
+  const __m512i order = _mm512_set_epi16(31, 23, 15, 7, 30, 22, 14, 6, 29, 21, 13, 5, 28, 20, 12, 4, 27, 19, 11, 3, 26,
+                                         18, 10, 2, 25, 17, 9, 1, 24, 16, 8, 0);
   return _mm512_permutexvar_epi16(order, _mm512_packus_epi16(pairs[0], pairs[1]));
 }
 
@@ -235,7 +242,8 @@ INLINE void encode_fp4(nb_recipe recipe, row_form form, const float *row, int di
   for (; i + GROUP <= dimension; i += GROUP)
     encode_values(recipe, form, row + i, GROUP, g, codes + i / 2 * tokens, scales + i / size * tokens, statistics);
   if (i < dimension)
-    encode_values(recipe, form, row + i, dimension - i, g, codes + i / 2 * tokens, scales + i / size * tokens, statistics);
+    encode_values(recipe, form, row + i, dimension - i, g, codes + i / 2 * tokens, scales + i / size * tokens,
+                  statistics);
 }
 
 /// One instantiation a recipe.

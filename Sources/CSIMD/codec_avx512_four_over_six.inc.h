@@ -1,11 +1,11 @@
 // The four-over-six encoding of codec_avx512.c.
 //
-// It rounds eight blocks in both ways at once, element by element: lanes are blocks, in quarters 0 ... 3, 0 ... 3, 4 ... 7,
-// 4 ... 7, of which the first and the third map the block's maximum to 6, the others to 4. So scales need no broadcast, and errors
-// are sums of whole vectors.
+// It rounds eight blocks in both ways at once, element by element: lanes are blocks, in quarters 0 ... 3, 0 ... 3, 4
+// ... 7, 4 ... 7, of which the first and the third map the block's maximum to 6, the others to 4. So scales need no
+// broadcast, and errors are sums of whole vectors.
 
-/// Eight times the E2M1 values of magnitudes that are given eightfold, ties to even; the same rounding as in `e4m3`, with one mantissa
-/// bit.
+/// Eight times the E2M1 values of magnitudes that are given eightfold, ties to even; the same rounding as in `e4m3`,
+/// with one mantissa bit.
 INLINE __m512 e2m1_round_eighths(__m512 m) {
   m = _mm512_min_ps(m, floats(48.0f));
   const __m512i exponent = _mm512_and_si512(bits(_mm512_max_ps(m, floats(8.0f))), integers(0x7F800000));
@@ -31,7 +31,8 @@ INLINE void transpose_blocks(const __m512 blocks[8], __m512 elements[16]) {
   }
 }
 
-/// Of every second element, from `first` on, the bytes of eight blocks, chosen by `is_four`: quarters of 4 elements x 4 blocks.
+/// Of every second element, from `first` on, the bytes of eight blocks, chosen by `is_four`: quarters of 4 elements x 4
+/// blocks.
 INLINE __m512i chosen_bytes(const __m512i index[16], int first, __mmask64 is_four) {
   __m512i halves[2];
   for (int i = 0; i < 2; i++) {
@@ -61,7 +62,8 @@ INLINE group encode_four_over_six(const values *v, __m512 largest, float g) {
   __m512i index[16];
   transpose_blocks(v->magnitudes, elements);
   largest = _mm512_shuffle_f32x4(largest, largest, 0x50); // blocks 0 ... 3 twice, then 4 ... 7 twice
-  const __m512i scales = e4m3(_mm512_div_ps(largest, _mm512_mask_blend_ps(0xF0F0, floats(6.0f * g), floats(4.0f * g))), &scale);
+  const __m512i scales =
+      e4m3(_mm512_div_ps(largest, _mm512_mask_blend_ps(0xF0F0, floats(6.0f * g), floats(4.0f * g))), &scale);
   // In eighths, E2M1 values are whole numbers.
   const __m512 eighth = _mm512_mul_ps(_mm512_mul_ps(scale, floats(g)), floats(0.125f));
   const __m512 scale_eighth = _mm512_mul_ps(scale, floats(0.125f));
@@ -94,7 +96,8 @@ INLINE group encode_four_over_six(const values *v, __m512 largest, float g) {
   const __m512i places = _mm512_load_si512(sign_order), next = _mm512_add_epi8(places, _mm512_set1_epi8(1));
   const __m512i even_signs = _mm512_permutex2var_epi8(v->signs[0], places, v->signs[1]);
   const __m512i odd_signs = _mm512_permutex2var_epi8(v->signs[0], next, v->signs[1]);
-  codes = _mm512_ternarylogic_epi32(_mm512_srli_epi16(even_signs, 4), _mm512_set1_epi8(0x08), codes, 0xEA); // (a & b) | c
+  codes =
+      _mm512_ternarylogic_epi32(_mm512_srli_epi16(even_signs, 4), _mm512_set1_epi8(0x08), codes, 0xEA); // (a & b) | c
   codes = _mm512_ternarylogic_epi32(odd_signs, _mm512_set1_epi8((char)0x80), codes, 0xEA);
   result.codes = _mm512_maskz_mov_epi64((__mmask8)_mm512_test_epi32_mask(result.scales, result.scales), codes);
   return result;

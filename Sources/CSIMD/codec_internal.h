@@ -33,8 +33,8 @@ static inline uint8_t nb_e4m3_encode(float y) {
   return (uint8_t)((steps + (magic >> 20) - ((127u + 20 - 6) << 3)) | nb_sign_bit(y) << 7);
 }
 
-/// The scale byte of an fp4_mx_block16 block: the least e with m <= 6 * 2^e = 1.5 * 2^(e + 2), which is the exponent, plus one
-/// where the mantissa is above 1.5; at most 125, so that every code decodes to a finite number.
+/// The scale byte of an fp4_mx_block16 block: the least e with m <= 6 * 2^e = 1.5 * 2^(e + 2), which is the exponent,
+/// plus one where the mantissa is above 1.5; at most 125, so that every code decodes to a finite number.
 static inline uint32_t nb_mx_block16_scale(float largest) {
   const float m = largest < NB_MX16_FLOOR ? NB_MX16_FLOOR : largest;
   const uint32_t byte = ((nb_bits_from_float(m) + 0x3FFFFF) >> 23) - 2;

@@ -49,8 +49,8 @@ static inline uint8_t nvfp4_block(const float *block, float largest, float top, 
   return byte;
 }
 
-/// Squared error of a block; the sum halves the block three times so that vector levels can follow it: i + (i + 8), then
-/// neighbours.
+/// Squared error of a block; the sum halves the block three times so that vector levels can follow it: i + (i + 8),
+/// then neighbours.
 static inline float squared_error(const float *block, const uint8_t *elements, uint8_t byte, float g) {
   float e[16];
   for (int i = 0; i < 16; i++) {

@@ -98,7 +98,9 @@ e2m1_values_avx512(vu32 words) {
 #undef TILE_COLUMNS
 #pragma clang attribute pop
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), min_vector_width(512))), apply_to = function)
+#pragma clang attribute push(                                                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), min_vector_width(512))),                \
+    apply_to = function)
 #define NAME(x) JOIN(x, avx512)
 #define TILE_ROWS 6
 #define TILE_COLUMNS 4
@@ -111,8 +113,8 @@ e2m1_values_avx512(vu32 words) {
 #endif
 
 void nb_linear(nb_level level, nb_weight_type type, const void *weights, int64_t width, int64_t first, int64_t end,
-               const float *factors, const float *bias, const float *x, int64_t x_stride, int64_t rows, float *y, int64_t y_stride,
-               int accumulate) {
+               const float *factors, const float *bias, const float *x, int64_t x_stride, int64_t rows, float *y,
+               int64_t y_stride, int accumulate) {
   DISPATCH(level, linear, type, weights, width, first, end, factors, bias, x, x_stride, rows, y, y_stride, accumulate);
 }
 

@@ -1,9 +1,10 @@
-// The dense kernels in vector extensions, compiled once per instruction-set level: the including file defines NAME(x) and the
-// tile of the matrix product, TILE_ROWS x TILE_COLUMNS, such that its sums stay in registers.
-// A vector has 16 floats at every level (two or four registers where the hardware is narrower), so the order of a sum is the
-// same everywhere; levels may still differ in the last bit, where the hardware has no fused multiply-add.
+// The dense kernels in vector extensions, compiled once per instruction-set level: the including file defines NAME(x)
+// and the tile of the matrix product, TILE_ROWS x TILE_COLUMNS, such that its sums stay in registers. A vector has 16
+// floats at every level (two or four registers where the hardware is narrower), so the order of a sum is the same
+// everywhere; levels may still differ in the last bit, where the hardware has no fused multiply-add.
 
-// Sixteen E4M3 bytes as floats times 2^-120: exponent and mantissa moved to their places; the sign's copies above are masked.
+// Sixteen E4M3 bytes as floats times 2^-120: exponent and mantissa moved to their places; the sign's copies above are
+// masked.
 static inline vf16 NAME(e4m3_values)(const uint8_t *bytes) {
   vi8 narrow;
   memcpy(&narrow, bytes, sizeof narrow);
@@ -45,11 +46,11 @@ static inline float NAME(sum)(vf16 v) {
   return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
-// Fetches the weights that come FETCH_AHEAD bytes after the 128 columns from k on of a tile's rows, as much as those take: in the
-// order of their addresses, in which memory is fastest, and which the hardware can't guess from a tile's short rows.
-// What other workers multiply, from `weights_end` on, is left to them.
-static inline __attribute__((always_inline)) void NAME(fetch_ahead)(nb_weight_type type, const uint8_t *tile, int columns,
-                                                                    int64_t k, const uint8_t *weights_end) {
+// Fetches the weights that come FETCH_AHEAD bytes after the 128 columns from k on of a tile's rows, as much as those
+// take: in the order of their addresses, in which memory is fastest, and which the hardware can't guess from a tile's
+// short rows. What other workers multiply, from `weights_end` on, is left to them.
+static inline __attribute__((always_inline)) void
+NAME(fetch_ahead)(nb_weight_type type, const uint8_t *tile, int columns, int64_t k, const uint8_t *weights_end) {
   const int group_bytes = columns * (int)(type == NB_WEIGHT_NVFP4      ? 72
                                           : type == NB_WEIGHT_FP8_E4M3 ? 128
                                           : type == NB_WEIGHT_F32      ? 512
@@ -137,18 +138,18 @@ TILE(1, 1)
 #undef TILE
 #undef STEP
 
-static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_type type, const void *weights,
-                                                                      int64_t width, int64_t first, int64_t end,
-                                                                      const float *factors, const float *bias, const float *x,
-                                                                      int64_t x_stride, int64_t rows, float *y,
-                                                                      int64_t y_stride, int accumulate) {
+static inline
+    __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_type type, const void *weights, int64_t width,
+                                                           int64_t first, int64_t end, const float *factors,
+                                                           const float *bias, const float *x, int64_t x_stride,
+                                                           int64_t rows, float *y, int64_t y_stride, int accumulate) {
   int64_t row_bytes = nb_weight_row_bytes(type, width);
   const uint8_t *weights_end = (const uint8_t *)weights + end * row_bytes;
 #define CALL(ROWS, COLUMNS) CALL_TILE(ROWS, COLUMNS)
-#define CALL_TILE(ROWS, COLUMNS)                                                                                            \
+#define CALL_TILE(ROWS, COLUMNS)                                                                                       \
   NAME(tile_##ROWS##x##COLUMNS)(type, (const uint8_t *)weights + n * row_bytes, weights_end, row_bytes, width,         \
-                                factors ? factors + n : 0, bias ? bias + n : 0, x + r * x_stride, x_stride, y + r * y_stride + n, y_stride,       \
-                                accumulate)
+                                factors ? factors + n : 0, bias ? bias + n : 0, x + r * x_stride, x_stride,            \
+                                y + r * y_stride + n, y_stride, accumulate)
   for (int64_t at = 0; at < FETCH_AHEAD && at < (end - first) * row_bytes; at += 64)
     __builtin_prefetch((const uint8_t *)weights + first * row_bytes + at);
   // Blocks of outputs small enough for their weights to stay in the second-level cache while all rows pass.
@@ -178,7 +179,8 @@ static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_t
     case 2: PASS(2) break;
     case 1: {
       int64_t n = start;
-      // Where weights become floats in an operation or two, memory bounds, and it is fastest for one row after the other.
+      // Where weights become floats in an operation or two, memory bounds, and it is fastest for one row after the
+      // other.
       if (type == NB_WEIGHT_FP8_E4M3 || type == NB_WEIGHT_NVFP4)
         for (; n + 4 <= stop; n += 4) CALL(1, 4);
       for (; n < stop; n++) CALL(1, 1);
@@ -193,8 +195,8 @@ static inline __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_t
 }
 
 static void NAME(linear)(nb_weight_type type, const void *weights, int64_t width, int64_t first, int64_t end,
-                         const float *factors, const float *bias, const float *x, int64_t x_stride, int64_t rows, float *y,
-                         int64_t y_stride, int accumulate) {
+                         const float *factors, const float *bias, const float *x, int64_t x_stride, int64_t rows,
+                         float *y, int64_t y_stride, int accumulate) {
   // One instantiation a type: inside, the type is a constant and its branches are gone.
 #define CASE(TYPE)                                                                                                     \
   case TYPE:                                                                                                           \

@@ -25,7 +25,9 @@ typedef uint32_t vu32 __attribute__((vector_size(64)));
 #undef NAME
 #pragma clang attribute pop
 
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), min_vector_width(512))), apply_to = function)
+#pragma clang attribute push(                                                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), min_vector_width(512))),                \
+    apply_to = function)
 #define NAME(x) JOIN(x, avx512)
 #include "weight_loads.inc.h"
 #include "experts_kernels.inc.h"

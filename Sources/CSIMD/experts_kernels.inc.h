@@ -1,5 +1,5 @@
-// Kernels of experts and latent attention in vector extensions, compiled once per instruction-set level: the including file
-// defines NAME(x).
+// Kernels of experts and latent attention in vector extensions, compiled once per instruction-set level: the including
+// file defines NAME(x).
 
 static void NAME(add_scaled)(const float *x, float factor, int64_t count, float *out) {
   int64_t k = 0;
@@ -69,7 +69,8 @@ static inline __attribute__((always_inline)) void NAME(multiply_rows_typed)(
 }
 
 static void NAME(multiply_rows)(nb_weight_type type, const void *weights, int64_t width, int64_t first, int64_t end,
-                                const float *x, int64_t x_stride, int64_t rows, float *y, int64_t y_stride, int accumulate) {
+                                const float *x, int64_t x_stride, int64_t rows, float *y, int64_t y_stride,
+                                int accumulate) {
   switch (type) {
   case NB_WEIGHT_F32:
     NAME(multiply_rows_typed)(NB_WEIGHT_F32, weights, width, first, end, x, x_stride, rows, y, y_stride, accumulate);
@@ -85,8 +86,8 @@ static void NAME(multiply_rows)(nb_weight_type type, const void *weights, int64_
   }
 }
 
-// Moves sign, exponent and mantissa into a float32, whose exponent is then 120 too small; the product is exact, for subnormal
-// codes too.
+// Moves sign, exponent and mantissa into a float32, whose exponent is then 120 too small; the product is exact, for
+// subnormal codes too.
 static inline float NAME(e4m3)(uint8_t code) {
   uint32_t bits = (uint32_t)(code & 0x80) << 24 | (uint32_t)(code & 0x7f) << 20;
   float value;

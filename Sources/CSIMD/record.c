@@ -7,7 +7,8 @@ static int code_bytes(const nb_region *region, int dimension) {
 }
 
 // Scatters dimensions first ..< first + count; `first` is a multiple of PIECE, and so is `count` but for the row's end.
-static void scatter(const nb_region *region, int token, int first, int count, const uint8_t *codes, const uint8_t *scales) {
+static void scatter(const nb_region *region, int token, int first, int count, const uint8_t *codes,
+                    const uint8_t *scales) {
   const int row = code_bytes(region, region->dimension), bytes = code_bytes(region, count);
   const long group = token / GROUP;
   const int inside = token % GROUP, offset = code_bytes(region, first);
@@ -65,7 +66,8 @@ void nb_region_store(nb_level level, const nb_region *region, int token, const f
       return;
   }
 #endif
-  // Blocks are independent, so a long row is encoded in pieces through a small buffer that stays in the first-level cache.
+  // Blocks are independent, so a long row is encoded in pieces through a small buffer that stays in the first-level
+  // cache.
   uint8_t codes[PIECE * 4], scales[PIECE / 16];
   for (int first = 0; first < region->dimension; first += PIECE) {
     const int count = region->dimension - first < PIECE ? region->dimension - first : PIECE;

@@ -12,8 +12,9 @@ static inline int nb_region_has_words(const nb_region *region) {
 }
 
 #if defined(__x86_64__)
-/// Encodes a row of a four-bit recipe into a token's words and block scales. They go there from registers: read back from memory as
-/// words, a row that was just written takes as long again. Returns 0, and writes nothing, if `nb_encode_row` would go the portable way.
+/// Encodes a row of a four-bit recipe into a token's words and block scales. They go there from registers: read back
+/// from memory as words, a row that was just written takes as long again. Returns 0, and writes nothing, if
+/// `nb_encode_row` would go the portable way.
 int nb_encode_words_avx512(nb_recipe recipe, const float *row, int dimension, float decode_scale, uint8_t *words,
                            uint8_t *scales, nb_encode_statistics *statistics);
 #endif

@@ -1,5 +1,5 @@
-// Rows of consecutive tokens into a region. A whole group of 16 tokens is encoded first and then written in full 64-byte lines,
-// which saves the scattered stores of one row at a time: see csimd_record.h for where each byte goes.
+// Rows of consecutive tokens into a region. A whole group of 16 tokens is encoded first and then written in full
+// 64-byte lines, which saves the scattered stores of one row at a time: see csimd_record.h for where each byte goes.
 #include "record_internal.h"
 
 enum { GROUP = NB_TOKENS, PIECE = 128 };
@@ -27,7 +27,8 @@ INLINE void transpose_words(__m512i v[16]) {
   // b[4 i + j] holds, in quarter q, word 4 q + j of the lines 4 i ... 4 i + 3.
   for (int j = 0; j < 4; j++) {
     const __m512i x = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x44), y = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xEE);
-    const __m512i z = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x44), w = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xEE);
+    const __m512i z = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x44),
+                  w = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xEE);
     v[j] = _mm512_shuffle_i32x4(x, z, 0x88);
     v[4 + j] = _mm512_shuffle_i32x4(x, z, 0xDD);
     v[8 + j] = _mm512_shuffle_i32x4(y, w, 0x88);

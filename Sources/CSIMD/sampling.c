@@ -1,4 +1,5 @@
-// Weights of tokens. One code for all levels: 16 lanes that the compiler maps to whatever vectors it has, summed in a fixed order.
+// Weights of tokens. One code for all levels: 16 lanes that the compiler maps to whatever vectors it has, summed in a
+// fixed order.
 #include "csimd_level.h"
 #include "csimd_sampling.h"
 
@@ -9,8 +10,8 @@
 
 enum { LANES = 16 };
 
-// exp(x) for x <= 0: 2^n * e^r with n = round(x log2 e), found by adding and taking away 1.5 * 2^23, and e^r on |r| <= ln(2) / 2 by
-// its Taylor polynomial. exp(0) is exactly 1.
+// exp(x) for x <= 0: 2^n * e^r with n = round(x log2 e), found by adding and taking away 1.5 * 2^23, and e^r on |r| <=
+// ln(2) / 2 by its Taylor polynomial. exp(0) is exactly 1.
 static inline float exp_negative(float x) {
   const float magic = 12582912.0f;
   float clamped = x < -87.0f ? -87.0f : x;
@@ -39,7 +40,9 @@ static inline float weight(const nb_token_weights *weights, float logit) {
   return value < weights->minimum ? 0.0f : value;
 }
 
-float nb_token_weight(const nb_token_weights *weights, int64_t token) { return weight(weights, weights->logits[token]); }
+float nb_token_weight(const nb_token_weights *weights, int64_t token) {
+  return weight(weights, weights->logits[token]);
+}
 
 double nb_token_weights_sum(const nb_token_weights *weights, double *blocks) {
   double total = 0;

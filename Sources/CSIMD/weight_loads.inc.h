@@ -1,5 +1,5 @@
-// Loads of weights and activations in vector extensions, compiled once per instruction-set level: the including file defines
-// NAME(x).
+// Loads of weights and activations in vector extensions, compiled once per instruction-set level: the including file
+// defines NAME(x).
 
 static inline vf16 NAME(load_weights)(nb_weight_type type, const void *row, int64_t k) {
   if (type == NB_WEIGHT_BF16) {

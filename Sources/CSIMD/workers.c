@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-// The gate holds the job's number above bit 32, an open flag at bit 31 and the count of workers inside below. A worker enters an
-// open gate by adding one; the caller closes the gate when no piece is left and waits for those inside only. So a worker
-// that is parked, or slow to wake, never delays a job.
+// The gate holds the job's number above bit 32, an open flag at bit 31 and the count of workers inside below. A worker
+// enters an open gate by adding one; the caller closes the gate when no piece is left and waits for those inside only.
+// So a worker that is parked, or slow to wake, never delays a job.
 #define GATE_OPEN (1ull << 31)
 #define GATE_JOB (1ull << 32)
 #define GATE_INSIDE (GATE_OPEN - 1)
@@ -201,8 +201,9 @@ void nb_workers_run(nb_workers *workers, int count, nb_piece_function function, 
   pthread_mutex_unlock(&workers->caller);
 }
 
-// A Swift closure that doesn't escape arrives as two words, its code and its context, and is called with Swift's convention. Taking it
-// apart here spares the caller the heap object that Swift makes of a closure before it gives out its address.
+// A Swift closure that doesn't escape arrives as two words, its code and its context, and is called with Swift's
+// convention. Taking it apart here spares the caller the heap object that Swift makes of a closure before it gives out
+// its address.
 typedef __attribute__((swiftcall)) void (*closure_code)(intptr_t piece, intptr_t worker,
                                                         __attribute__((swift_context)) void *context);
 
@@ -216,9 +217,11 @@ static void call_closure(void *context, int piece, int worker) {
   body->code(piece, worker, body->context);
 }
 
-__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code, void *context);
+__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code,
+                                                       void *context);
 
-__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code, void *context) {
+__attribute__((swiftcall)) void nb_workers_run_closure(nb_workers *workers, int count, closure_code code,
+                                                       void *context) {
   closure body = {code, context};
   nb_workers_run(workers, count, call_closure, &body);
 }

@@ -1,5 +1,5 @@
-// Umbrella of the C kernels. Every kernel exists at each instruction-set level and is reached through functions that take the
-// level, so that tests can run them all in one process; `nb_level_active()` is what the program itself uses.
+// Umbrella of the C kernels. Every kernel exists at each instruction-set level and is reached through functions that
+// take the level, so that tests can run them all in one process; `nb_level_active()` is what the program itself uses.
 #pragma once
 
 #include "csimd_attention.h"

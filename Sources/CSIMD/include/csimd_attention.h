@@ -1,8 +1,9 @@
 // Attention from page records: softmax(q k^T) v over a paged, quantised context, for decode and prefill alike.
 //
-// One arithmetic for all schedules. The context is cut at multiples of `NB_ATTENTION_CHUNK` tokens; a chunk is worked off in
-// tiles of 128 tokens with an online softmax; the chunks' results are merged in ascending order. All of it is a function of a
-// row's query and position and of the stored bytes alone, so a row gets the same bits whatever shares its piece.
+// One arithmetic for all schedules. The context is cut at multiples of `NB_ATTENTION_CHUNK` tokens; a chunk is worked
+// off in tiles of 128 tokens with an online softmax; the chunks' results are merged in ascending order. All of it is a
+// function of a row's query and position and of the stored bytes alone, so a row gets the same bits whatever shares its
+// piece.
 #pragma once
 
 #include <stddef.h>
@@ -65,8 +66,8 @@ static inline int64_t nb_attention_partial_stride(int value_dimension) { return 
 /// Bytes of scratch memory, 64-byte aligned, that a worker needs for such pieces.
 size_t nb_attention_scratch_bytes(const nb_attention_piece *piece);
 
-/// Where scratch memory holds decoded tiles, in bytes from its start: keys, latent and rotary keys in the first, values in the
-/// second. What is read as it lies leaves them untouched, which is how tests tell.
+/// Where scratch memory holds decoded tiles, in bytes from its start: keys, latent and rotary keys in the first, values
+/// in the second. What is read as it lies leaves them untouched, which is how tests tell.
 typedef struct nb_attention_tiles {
   size_t keys, keys_bytes, values, values_bytes;
 } nb_attention_tiles;

@@ -1,5 +1,5 @@
-// Row codecs: one row of keys or values, head_dim floats, to and from the bytes of a recipe. The Swift module BlockFormats
-// states the same arithmetic as readable scalar code; every level here gives the same bytes.
+// Row codecs: one row of keys or values, head_dim floats, to and from the bytes of a recipe. The Swift module
+// BlockFormats states the same arithmetic as readable scalar code; every level here gives the same bytes.
 #pragma once
 
 #include <stdint.h>
@@ -14,20 +14,24 @@ extern "C" {
 
 /// Encodes one row.
 ///
-/// - dimension: values in the row, a multiple of the recipe's block (16 or 32), even for the other recipes; values past the
+/// - dimension: values in the row, a multiple of the recipe's block (16 or 32), even for the other recipes; values past
+/// the
 ///   last whole block are not encoded.
-/// - decode_scale: the factor that multiplies on decode ("g", k_scale, v_scale), in 2^-126 ... 2^116, which keeps every step
+/// - decode_scale: the factor that multiplies on decode ("g", k_scale, v_scale), in 2^-126 ... 2^116, which keeps every
+/// step
 ///   and every decoded value finite; ignored by recipes without a second level.
-/// - codes: the packed codes, dimension * bits / 8 bytes: element 2i in the low nibble of byte i, element 2i + 1 in the high one.
+/// - codes: the packed codes, dimension * bits / 8 bytes: element 2i in the low nibble of byte i, element 2i + 1 in the
+/// high one.
 /// - scales: one byte a block (E4M3, or a power of two biased by 127); untouched by recipes without blocks.
 /// - statistics: counts are added to it; may be NULL.
 ///
-/// NaN is encoded as if it were 0 and an infinity as if it were the largest finite float, in the block maximum too, so what
-/// comes out is always finite. Pointers need no alignment; the four buffers must not overlap.
-void nb_encode_row(nb_level level, nb_recipe recipe, const float *row, int dimension, float decode_scale, uint8_t *codes,
-                   uint8_t *scales, nb_encode_statistics *statistics);
+/// NaN is encoded as if it were 0 and an infinity as if it were the largest finite float, in the block maximum too, so
+/// what comes out is always finite. Pointers need no alignment; the four buffers must not overlap.
+void nb_encode_row(nb_level level, nb_recipe recipe, const float *row, int dimension, float decode_scale,
+                   uint8_t *codes, uint8_t *scales, nb_encode_statistics *statistics);
 
-/// Decodes one row: (element * block scale) * decode_scale, the first product being exact. Arguments as in `nb_encode_row`.
+/// Decodes one row: (element * block scale) * decode_scale, the first product being exact. Arguments as in
+/// `nb_encode_row`.
 void nb_decode_row(nb_level level, nb_recipe recipe, const uint8_t *codes, const uint8_t *scales, int dimension,
                    float decode_scale, float *row);
 

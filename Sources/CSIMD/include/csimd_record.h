@@ -1,11 +1,12 @@
 // The byte order inside a page record (record layout version 2), and rows in and out of it.
 //
-// A region holds the rows of one page: `codes`, then `scales`. Rows are grouped by 16 tokens; group g's codes are the bytes
-// [16 g R, 16 (g + 1) R) with R the code bytes of a row, so a region has no padding. Inside a group:
+// A region holds the rows of one page: `codes`, then `scales`. Rows are grouped by 16 tokens; group g's codes are the
+// bytes [16 g R, 16 (g + 1) R) with R the code bytes of a row, so a region has no padding. Inside a group:
 //
-// - key, latent, rope, and value with four-bit codes: the canonical row is cut into 4-byte words; word w of token t lies at
-//   (16 w + t) * 4. A 64-byte load holds the same dimensions of 16 tokens. Bytes past the last whole word (R % 4, only in odd fp8
-//   rows) follow, token after token.
+// - key, latent, rope, and value with four-bit codes: the canonical row is cut into 4-byte words; word w of token t
+// lies at
+//   (16 w + t) * 4. A 64-byte load holds the same dimensions of 16 tokens. Bytes past the last whole word (R % 4, only
+//   in odd fp8 rows) follow, token after token.
 // - value, other recipes: canonical rows, one after the other.
 // - block scales of every kind: [block][16 tokens], one byte each.
 //
@@ -40,12 +41,13 @@ void nb_region_scatter_row(const nb_region *region, int token, const uint8_t *co
 /// Reads slot `token` of the region as a canonical row; the inverse of `nb_region_scatter_row`.
 void nb_region_gather_row(const nb_region *region, int token, uint8_t *codes, uint8_t *scales);
 
-/// Encodes a float32 row into slot `token`: `nb_encode_row` and `nb_region_scatter_row` in one. `statistics` may be NULL.
+/// Encodes a float32 row into slot `token`: `nb_encode_row` and `nb_region_scatter_row` in one. `statistics` may be
+/// NULL.
 void nb_region_store(nb_level level, const nb_region *region, int token, const float *row, float decode_scale,
                      nb_encode_statistics *statistics);
 
-/// Encodes `count` rows, `row_stride` floats apart, into the slots `token`, `token` + 1, ...; the same bytes as `nb_region_store`
-/// of each, faster for whole groups of 16 tokens.
+/// Encodes `count` rows, `row_stride` floats apart, into the slots `token`, `token` + 1, ...; the same bytes as
+/// `nb_region_store` of each, faster for whole groups of 16 tokens.
 void nb_region_store_rows(nb_level level, const nb_region *region, int token, int count, const float *rows,
                           int64_t row_stride, float decode_scale, nb_encode_statistics *statistics);
 

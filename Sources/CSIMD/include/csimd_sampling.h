@@ -3,7 +3,8 @@
 #include <stdint.h>
 
 /// How a row of logits becomes weights: exp((logit - best) * inverse_temperature), 0 where that is below `minimum`.
-/// By a polynomial of IEEE operations in one order instead of the C library's exp, so that every machine draws the same tokens.
+/// By a polynomial of IEEE operations in one order instead of the C library's exp, so that every machine draws the same
+/// tokens.
 typedef struct nb_token_weights {
   const float *logits;
   int64_t count;
