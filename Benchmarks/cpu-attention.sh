@@ -8,7 +8,8 @@ both="--attention-precision full fast"
 out=${1:-.}
 
 echo "## Decode, one sequence"
-"$nibble" bench attention --recipes nvfp4 mxfp4 fp4_mx_block16 fp8_e4m3 bf16 $both --markdown --svg "$out/cpu-decode.svg"
+"$nibble" bench attention --recipes nvfp4 mxfp4 fp4_mx_block16 fp8_e4m3 bf16 $both --markdown
+"$nibble" bench attention $both --markdown --svg "$out/cpu-decode.svg"
 echo "## Decode, groups"
 for heads in 4 32 64; do "$nibble" bench attention --heads "$heads" --contexts 32768 $both --markdown; done
 echo "## Decode, 16 sequences"

@@ -85,8 +85,8 @@ INLINE void NAME(widen_peaked)(int r, vf16 sums, weights *to) {
 }
 
 // Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came
-// before; `hidden` of the piece's tokens come before the tile. In three passes without branches on data, so that rows
-// overlap.
+// before; `hidden` of the piece's tokens come before the tile. In three passes without branches on data (but for tiles
+// that need more bits), so that rows overlap.
 INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows,
                           weights *to, scratch *s) {
   const vf16 nothing = (vf16){0} - INFINITY;
