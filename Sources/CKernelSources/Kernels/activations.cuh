@@ -83,4 +83,15 @@ struct nb_values {
 #endif
     return nb_largest_magnitude(x);
   }
+
+  // As finite numbers, with their largest magnitude; returns how many were not finite.
+  template <int RECIPE>
+  NB_DEVICE_MEMBER int finite(float (&x)[16], float &largest) const {
+    convert(x);
+    largest = most(x);
+    if (__float_as_uint(largest) < 0x7F000000u) return 0;
+    const int replaced = nb_make_finite<RECIPE>(x);
+    largest = nb_largest_magnitude(x);
+    return replaced;
+  }
 };

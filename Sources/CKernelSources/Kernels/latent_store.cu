@@ -19,14 +19,8 @@ using Values = nb_values<NB_ROW_TYPE>;
 template <int RECIPE, int VALUES>
 NB_DEVICE int storePart(const Values &values, const nb_row_scale<RECIPE> &scale, uint8_t *at, int token, int part, bool valid) {
   using Row = nb_row<RECIPE>;
-  float x[16];
-  values.convert(x);
-  float most = values.most(x);
-  int replaced = 0;
-  if (__float_as_uint(most) >= 0x7F000000u) {
-    replaced = nb_make_finite<RECIPE>(x);
-    most = nb_largest_magnitude(x);
-  }
+  float x[16], most;
+  const int replaced = values.template finite<RECIPE>(x, most);
   uint8_t *const to = at + nb_latent_position(RECIPE, VALUES, token, 16 * part).byte;
   if constexpr (Row::isFP4) {
     uint32_t codes[16];

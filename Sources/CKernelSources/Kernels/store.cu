@@ -28,14 +28,8 @@ struct Encoded {
 
   // Returns how many values were not finite. All lanes of a warp come here.
   NB_DEVICE_MEMBER int encode(const Values &values, const nb_row_scale<RECIPE> &scale, int part, bool keys) {
-    float x[16];
-    values.convert(x);
-    float most = values.most(x);
-    int replaced = 0;
-    if (__float_as_uint(most) >= 0x7F000000u) {
-      replaced = nb_make_finite<RECIPE>(x);
-      most = nb_largest_magnitude(x);
-    }
+    float x[16], most;
+    const int replaced = values.template finite<RECIPE>(x, most);
     if constexpr (Row::isFP4) {
       uint32_t codes[16];
       byte = nb_encode_block<RECIPE, THREADS>(x, most, scale, codes);

@@ -10,7 +10,8 @@
 //   dequantize.cu  NB_RECIPE_K, NB_RECIPE_V, NB_DIM                 nb_dequantize(nb_dequantize_arguments)
 //
 // NB_RECIPE_* are nb_kernel_recipe values, NB_ROW_TYPE is an nb_kernel_type. The sources include one another by plain file name
-// ("ptx.cuh") and need no header of the CUDA toolkit, so NVRTC runs without an include path. Compile with --std=c++17 --gpu-architecture=sm_NN and without fast-math.
+// ("ptx.cuh") and need no header of the CUDA toolkit, so NVRTC runs without an include path. Compile with --std=c++17
+// --gpu-architecture=sm_NN and without fast-math.
 #pragma once
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
