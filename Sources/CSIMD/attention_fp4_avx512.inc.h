@@ -4,11 +4,14 @@
 // target("avx512...") region.
 //
 // Both have the same byte order: nibble n of byte j of a token's word is dimension 2 j + n, and a line has that word of
-// 16 tokens. Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be
-// unsigned, which the packed queries make up for. A block's sum is multiplied by its scale once. Values: a byte permute
-// of two lines collects eight tokens of a dimension pair, so that eight bytes of digits meet eight dimensions.
-// Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest scale among those
-// tokens of the tile that the row sees; no probability is above 1.
+// 16 tokens.
+//
+// Keys: quads of query digits have the order of a word's low, or high, nibbles. Keys are offset by 12 to be unsigned,
+// which the packed queries make up for. A block's sum is multiplied by its scale once.
+//
+// Values: a byte permute of two lines collects eight tokens of a dimension pair, so that eight bytes of digits meet
+// eight dimensions. Probabilities are multiplied by the block scale and rounded to a grid that depends on the greatest
+// scale among those tokens of the tile that the row sees; no probability is above 1.
 //
 // Three digits leave an error of 6e-7, two one of 5e-5: little beside that of four-bit keys and values, but it flips so
 // many codes of the next layer's that logits move by 2e-2.

@@ -71,7 +71,7 @@ typedef struct scratch {
   float *sums;           // [rows][16] lanes of the chunk's sum of probabilities
   float *keys;           // [GROUPS][widest][16] a decoded tile of keys
   float *values;         // [TILE][value] a decoded tile of values
-  float *grids; // [blocks][TILE] what probabilities are multiplied by; AVX2: [STRIP x blocks][TILE] the products
+  float *grids;          // [blocks][TILE] factors of probabilities; AVX2: [STRIP x blocks][TILE] the products
   float *units;          // [blocks] what 1 stands for, where probabilities are integers
 } scratch;
 

@@ -138,11 +138,10 @@ TILE(1, 1)
 #undef TILE
 #undef STEP
 
-static inline
-    __attribute__((always_inline)) void NAME(linear_typed)(nb_weight_type type, const void *weights, int64_t width,
-                                                           int64_t first, int64_t end, const float *factors,
-                                                           const float *bias, const float *x, int64_t x_stride,
-                                                           int64_t rows, float *y, int64_t y_stride, int accumulate) {
+static inline __attribute__((always_inline)) void
+NAME(linear_typed)(nb_weight_type type, const void *weights, int64_t width, int64_t first, int64_t end,
+                   const float *factors, const float *bias, const float *x, int64_t x_stride, int64_t rows, float *y,
+                   int64_t y_stride, int accumulate) {
   int64_t row_bytes = nb_weight_row_bytes(type, width);
   const uint8_t *weights_end = (const uint8_t *)weights + end * row_bytes;
 #define CALL(ROWS, COLUMNS) CALL_TILE(ROWS, COLUMNS)

@@ -15,13 +15,11 @@ extern "C" {
 /// Encodes one row.
 ///
 /// - dimension: values in the row, a multiple of the recipe's block (16 or 32), even for the other recipes; values past
-/// the
-///   last whole block are not encoded.
+///   the last whole block are not encoded.
 /// - decode_scale: the factor that multiplies on decode ("g", k_scale, v_scale), in 2^-126 ... 2^116, which keeps every
-/// step
-///   and every decoded value finite; ignored by recipes without a second level.
+///   step and every decoded value finite; ignored by recipes without a second level.
 /// - codes: the packed codes, dimension * bits / 8 bytes: element 2i in the low nibble of byte i, element 2i + 1 in the
-/// high one.
+///   high one.
 /// - scales: one byte a block (E4M3, or a power of two biased by 127); untouched by recipes without blocks.
 /// - statistics: counts are added to it; may be NULL.
 ///

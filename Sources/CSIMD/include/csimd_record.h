@@ -4,9 +4,8 @@
 // bytes [16 g R, 16 (g + 1) R) with R the code bytes of a row, so a region has no padding. Inside a group:
 //
 // - key, latent, rope, and value with four-bit codes: the canonical row is cut into 4-byte words; word w of token t
-// lies at
-//   (16 w + t) * 4. A 64-byte load holds the same dimensions of 16 tokens. Bytes past the last whole word (R % 4, only
-//   in odd fp8 rows) follow, token after token.
+//   lies at (16 w + t) * 4. A 64-byte load holds the same dimensions of 16 tokens. Bytes past the last whole word
+//   (R % 4, only in odd fp8 rows) follow, token after token.
 // - value, other recipes: canonical rows, one after the other.
 // - block scales of every kind: [block][16 tokens], one byte each.
 //

@@ -26,13 +26,12 @@ int nb_workers_thread_count(const nb_workers *workers);
 
 /// Calls `function` once for each piece 0 ..< count, handing pieces out in order to whichever thread is free, and
 /// returns when all are done. Allocates nothing. Calls from several threads wait for one another. A call from inside a
-/// piece cannot get the threads: it runs its pieces one by one on the calling thread, under that thread's worker
-/// number.
+/// piece can't get the threads: it runs its pieces one by one on the calling thread, under that thread's number.
 void nb_workers_run(nb_workers *workers, int count, nb_piece_function function, void *context);
 
 // Declared in Swift, where its last two parameters are one closure: see WorkerPool.
-//   void nb_workers_run_closure(nb_workers *, int, void (*code)(intptr_t piece, intptr_t worker), void
-//   *closure_context)
+//   void nb_workers_run_closure(nb_workers *, int, void (*code)(intptr_t piece, intptr_t worker),
+//                               void *closure_context)
 
 #ifdef __cplusplus
 }
