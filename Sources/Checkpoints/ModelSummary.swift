@@ -1,12 +1,6 @@
 import JSON
 import KVQuantization
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Darwin)
-  import Darwin
-#endif
-
 /// What a model folder holds, for `nibble inspect`: geometry, parameters, element types, what a token costs in the cache under
 /// each recipe, and the KV scales that were found.
 public struct ModelSummary: Sendable {
@@ -57,8 +51,6 @@ extension KVScaleSet {
   /// kv_scales.json of a model folder; nil where there is none.
   public static func beside(_ directory: String) throws(CheckpointError) -> KVScaleSet? {
     let path = "\(directory)/\(fileName)"
-    var status = stat()
-    if stat(path, &status) != 0, errno == ENOENT { return nil }
-    return try KVScaleSet(contentsOf: path)
+    return JSONValue.isMissing(path) ? nil : try KVScaleSet(contentsOf: path)
   }
 }

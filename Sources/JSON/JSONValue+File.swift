@@ -15,9 +15,14 @@ extension JSONValue {
 
   /// The same; nil where there is no such file.
   public static func parse(ifPresent path: String) throws(JSONError) -> JSONValue? {
-    var status = stat()
-    if stat(path, &status) != 0, errno == ENOENT { return nil }
+    if isMissing(path) { return nil }
     return try parse(contentsOf: path)
+  }
+
+  /// Whether there is no such file; one that can't be read is not missing.
+  package static func isMissing(_ path: String) -> Bool {
+    var status = stat()
+    return stat(path, &status) != 0 && errno == ENOENT
   }
 
   /// The bytes of a whole regular file, at most 1 GiB.
