@@ -29,7 +29,7 @@ struct LayerStores {
       var target = nb_region(region, record: records + run.page * pageBytes)
       nb_region_store_rows(
         level, &target, Int32(run.slot), Int32(run.rows.count), x.row(run.rows.lowerBound) + column, Int64(x.width),
-        isKey ? scales.key : scales.value, &statistics)
+        scales[region.kind], &statistics)
     }
   }
 }
