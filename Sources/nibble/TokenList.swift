@@ -3,7 +3,7 @@ enum TokenList {
   /// - Throws: `CommandFailure` for an unreadable file, a word that is no id, or an empty list.
   static func read(_ argument: String) throws -> [Int32] {
     let isList = argument.utf8.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || isSeparator($0) }
-    let text = isList ? Array(argument.utf8) : try Console.readBytes(argument)
+    let text = isList ? Array(argument.utf8) : try contents(of: argument)
     var ids: [Int32] = []
     for word in text.split(whereSeparator: isSeparator) {
       let string = String(decoding: word, as: UTF8.self)
@@ -24,6 +24,12 @@ enum TokenList {
     guard ids.count <= contextLimit else {
       throw CommandFailure(
         .data, "expected at most \(contextLimit) tokens, the model's context, found \(ids.count); shorten the input")
+    }
+  }
+
+  private static func contents(of path: String) throws -> [UInt8] {
+    do { return try Console.readBytes(path) } catch let failure as CommandFailure {
+      throw CommandFailure(failure.code, "--tokens takes a list of ids or a file that holds one; \(failure)")
     }
   }
 
