@@ -1,4 +1,5 @@
 import CSIMD
+import KVQuantization
 
 /// To how many bits `FastAttention` rounds queries and probabilities where it multiplies them with four-bit codes in integers: with
 /// AVX-512. Other levels and other recipes multiply floats and round nothing, whatever is chosen.
@@ -9,6 +10,8 @@ public enum AttentionPrecision: String, CaseIterable, Hashable, Sendable {
   /// It flips some of the codes that later layers store, so logits move by 1e-2 or so within what the cache's own rounding allows.
   case fast
 
-  /// Whether the choice changes anything at a level.
-  public static func matters(at level: nb_level) -> Bool { level == NB_LEVEL_AVX512 }
+  /// Whether the choice changes anything at a level, for keys and values in these recipes (MLA: both the latent's).
+  public static func matters(at level: nb_level, key: KVRecipe, value: KVRecipe) -> Bool {
+    level == NB_LEVEL_AVX512 && (key.codeBits == 4 || value.codeBits == 4)
+  }
 }

@@ -59,14 +59,14 @@ public struct AttentionRequest: Hashable, Sendable {
   /// What --attention-precision fast does here.
   private func precisionNote(_ choice: AttentionChoice) -> String? {
     guard precision == .fast, [choice.prefill, choice.decode].contains("cpu") else { return nil }
-    return AttentionPrecision.matters(at: nb_level_active())
+    return AttentionPrecision.matters(at: nb_level_active(), key: recipes.key, value: recipes.value)
       ? "rounds to 16 bits beside four-bit codes" : "where --attention-precision fast changes nothing"
   }
 
   /// Name and reasons in one line each.
   func decision(_ choice: AttentionChoice, threadCount: Int) -> (name: String, reason: String) {
-    let machine =
-      "\(Self.device), \(threadCount) \(threadCount == 1 ? "thread" : "threads")\(precisionNote(choice).map { ", \($0)" } ?? "")"
+    let threads = "\(threadCount) \(threadCount == 1 ? "thread" : "threads")"
+    let machine = ["\(Self.device)", threads, precisionNote(choice)].compactMap(\.self).joined(separator: ", ")
     guard choice.prefill != choice.decode else {
       let access = choice.decodeAccess.map(\.description).joined(separator: "/")
       let asked = decode == "auto" ? "auto, the first that can" : "asked for"

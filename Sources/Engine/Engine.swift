@@ -55,7 +55,8 @@ public final class Engine: Sendable {
 
     let plain = CacheRecipes(key: .bf16, value: .bf16, rope: .bf16)
     let reference = try model.cacheLayout(plain, pageSize: configuration.pageSize)
-    var statistics = EngineStatistics(layout, layerCount: model.layerCount, draft, reference: reference)
+    var statistics = EngineStatistics(
+      layout, layerCount: model.layerCount, draft, pageBytes: pageBytes, reference: reference)
     statistics.kvCache.pageCount = plan.pageCount
     statistics.kvCache.freePages = plan.pageCount
     statistics.kvCache.swapSlots = swap?.slotCount ?? 0

@@ -27,9 +27,10 @@ public struct EngineStatistics: Hashable, Sendable {
   public init() {}
 
   /// Of an engine that has done nothing yet; its pages are to be filled in.
-  /// - Parameter reference: the main model's layout in bf16.
-  init(_ layout: CacheLayout, layerCount: Int, _ draft: DraftPlan?, reference: CacheLayout) {
-    let pageBytes = layout.recordBytes * layerCount + (draft?.pageBytes ?? 0)
+  /// - Parameters:
+  ///   - pageBytes: of the main model's records and the draft layers'.
+  ///   - reference: the main model's layout in bf16.
+  init(_ layout: CacheLayout, layerCount: Int, _ draft: DraftPlan?, pageBytes: Int, reference: CacheLayout) {
     (kvCache.dtypeK, kvCache.dtypeV) = layout.recipeNames
     if layout.isMLA { kvCache.partNames = ["latent", "rotary key"] }
     kvCache.bytesPerToken = pageBytes / layout.pageSize

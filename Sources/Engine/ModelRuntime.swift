@@ -13,6 +13,7 @@ public final class ModelRuntime {
   public let operators: CPUOperators
   /// The attention backend that was chosen, and why.
   public let attentionDecision: (name: String, reason: String)
+  /// What was asked for: it is part of the identity of saved prefixes.
   public let attentionPrecision: AttentionPrecision
 
   /// - Parameters:

@@ -141,9 +141,12 @@ struct BenchAttentionCommand: ParsableCommand {
 
   /// Those asked for that differ here.
   private func precisions(_ layout: CacheLayout) -> [AttentionPrecision] {
-    let isRounded =
-      AttentionPrecision.matters(at: nb_level_active()) && layout.regions.contains { $0.recipe.codeBits == 4 }
-    return isRounded ? attentionPrecision : [.full]
+    let (key, value) =
+      switch layout {
+      case .mha(let layout): (layout.recipeK, layout.recipeV)
+      case .mla(let layout): (layout.recipeLatent, layout.recipeLatent)
+      }
+    return AttentionPrecision.matters(at: nb_level_active(), key: key, value: value) ? attentionPrecision : [.full]
   }
 
   private struct Run {

@@ -18,7 +18,7 @@ import Testing
 
   /// Queries and probabilities have 23 bits at least, whatever the recipe; 16 where that is asked for and makes a difference.
   private func tolerance(_ precision: AttentionPrecision, _ level: nb_level) -> Double {
-    precision == .fast && AttentionPrecision.matters(at: level) ? 2e-4 : 1e-5
+    precision == .fast && AttentionPrecision.matters(at: level, key: .nvfp4, value: .nvfp4) ? 2e-4 : 1e-5
   }
 
   /// Compares with the reference at every level and precision.
@@ -91,12 +91,12 @@ import Testing
         queryScale: scale.query, keyScale: scale.key, valueScale: scale.value)
       let wanted = fixture.run(ReferenceAttention())
       let isZero = wanted.allSatisfy { $0 == 0 }
-      for level in supportedLevels {
-        let found = fixture.run(FastAttention(workers: Self.pool, level: level))
+      for (level, precision) in AttentionFixture.arithmetics {
+        let found = fixture.run(FastAttention(workers: Self.pool, level: level, precision: precision))
         let error = isZero ? Double(found.map(abs).max() ?? 0) : relativeError(found, wanted)
         #expect(
-          error <= (isZero ? 0 : tolerance(.full, level) * Double(max(1, scale.query * scale.key))),
-          "\(recipe) \(scale) \(level): \(error)")
+          error <= (isZero ? 0 : tolerance(precision, level) * Double(max(1, scale.query * scale.key))),
+          "\(recipe) \(scale) \(precision) precision at \(level): \(error)")
       }
     }
   }
@@ -162,8 +162,9 @@ import Testing
         let bits = AttentionPrecision.allCases.map {
           fixture.run(FastAttention(workers: Self.pool, level: level, precision: $0)).map(\.bitPattern)
         }
-        let differs = AttentionPrecision.matters(at: level) && [key, value].contains { $0.codeBits == 4 }
-        #expect((bits[0] != bits[1]) == differs, "K \(key) V \(value) at \(String(cString: nb_level_name(level)))")
+        #expect(
+          (bits[0] != bits[1]) == AttentionPrecision.matters(at: level, key: key, value: value),
+          "K \(key) V \(value) at \(String(cString: nb_level_name(level)))")
       }
     }
   }

@@ -26,7 +26,7 @@ import Testing
     #expect(plan.attention.decode == loaded.attentionDecision.name)
     #expect(
       loaded.attentionDecision.reason.contains("rounds to 16 bits")
-        == (precision == .fast && AttentionPrecision.matters(at: nb_level_active())))
+        == (precision == .fast && AttentionPrecision.matters(at: nb_level_active(), key: recipe, value: recipe)))
     let engine = try Engine(loaded, configuration: configuration)
     func planned(_ name: String) -> Int? {
       plan.decisions.first { $0.section == "kv_cache" && $0.name == name }?.value.intValue
