@@ -154,15 +154,12 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
-// Makes the next tile of a region this one, and the one at `next` the next. Where groups are smaller than a page of
-// memory, touching them all here has their addresses translated side by side; the lines are fetched later, one by one.
-// (Larger ones gain nothing.)
+// Makes the next tile of a region this one, and the one at `next` the next.
 INLINE void NAME(advance)(const nb_attention_region *region, const operand *operand, const place *next, tile *of) {
   memcpy(of->codes, of->next_codes, sizeof of->codes);
   memcpy(of->scales, of->next_scales, sizeof of->scales);
   for (int g = 0; g < GROUPS; g++) {
     of->next_codes[g] = next->record[g] + region->code_offset + next->token[g] * operand->row_bytes;
-    if (GROUP * operand->row_bytes < 4096) __builtin_prefetch(of->next_codes[g]);
     of->next_scales[g] = next->record[g] + region->scale_offset + next->token[g] * operand->row_scales;
   }
 }
@@ -172,8 +169,8 @@ INLINE void NAME(fetch)(const nb_attention_region *region, const operand *operan
   for (int g = 0; g < GROUPS; g++) {
     const uint8_t *codes = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
     const uint8_t *scales = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
-    for (int b = 0; b < GROUP * operand->row_bytes; b += 64) __builtin_prefetch(codes + b);
-    for (int b = 0; b < GROUP * operand->row_scales; b += 64) __builtin_prefetch(scales + b);
+    for (int b = 0; b < GROUP * operand->row_bytes; b += 64) fetch_line(codes + b);
+    for (int b = 0; b < GROUP * operand->row_scales; b += 64) fetch_line(scales + b);
   }
 }
 

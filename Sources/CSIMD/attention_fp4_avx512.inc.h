@@ -122,7 +122,7 @@ INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const o
 #pragma clang loop unroll(full)
       for (int w = 0; w < 2; w++) {
         const __m512i word = _mm512_loadu_si512(from->codes[g + h] + (2 * b + w) * 64);
-        __builtin_prefetch(from->next_codes[g + h] + (2 * b + w) * 64);
+        fetch_line(from->next_codes[g + h] + (2 * b + w) * 64);
         codes[h][2 * w] = lookup(table, word);
         codes[h][2 * w + 1] = lookup(table, _mm512_srli_epi16(word, 4));
       }
@@ -147,7 +147,7 @@ INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const o
 #pragma clang loop unroll(full)
     for (int h = 0; h < nh; h++) {
       const __m512 scale = scale_lanes(from->scales[g + h] + b / runs_of_scale * GROUP, reader);
-      __builtin_prefetch(from->next_scales[g + h] + b / runs_of_scale * GROUP);
+      fetch_line(from->next_scales[g + h] + b / runs_of_scale * GROUP);
 #pragma clang loop unroll(full)
       for (int r = 0; r < nr; r++) {
         float *to = scores + r * TILE + (g + h) * GROUP;
@@ -197,7 +197,7 @@ static void fp4_grids(const operand *value, const tile *from, int visible, float
       const int seen = visible - g * GROUP;
       const uint64_t tokens = seen < GROUP ? ((1ull << seen) - 1) * 0x0001000100010001ull : ~0ull;
       most = _mm512_max_epu8(most, _mm512_maskz_loadu_epi8(exist & tokens, from->scales[g] + b * GROUP));
-      __builtin_prefetch(from->next_scales[g] + b * GROUP);
+      fetch_line(from->next_scales[g] + b * GROUP);
     }
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 8));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 4));
@@ -256,6 +256,7 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
 #pragma clang loop unroll(full)
   for (int r = 0; r < nr; r++)
     for (int g = 0; g < GROUPS; g++) fp4_digits(p + r * TILE + g * GROUP, grids + g * GROUP, integers[0][r][g]);
+  int next_group = 0, next_run = 0; // of the next tile's codes, to fetch
   for (int b = 0; b < runs; b++) {
     const int next = b + 1 < runs ? b + 1 : b;
     const float *grid = grids + next / runs_of_scale * TILE;
@@ -267,10 +268,16 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
           for (int digit = 0; digit < digits; digit++) sum[r][bank][n][digit] = _mm512_setzero_si512();
 #pragma clang loop unroll(disable)
     for (int g = 0; g < GROUPS; g++) {
-      const uint8_t *codes_of_run = from->codes[g] + b * 128, *next_of_run = from->next_codes[g] + b * 128;
+      const uint8_t *codes_of_run = from->codes[g] + b * 128;
       const __m512i first = _mm512_loadu_si512(codes_of_run), second = _mm512_loadu_si512(codes_of_run + 64);
-      __builtin_prefetch(next_of_run);
-      __builtin_prefetch(next_of_run + 64);
+      // In the order of addresses, which the memory answers sooner than the order in which the tile is read.
+      const uint8_t *lines = from->next_codes[next_group] + next_run * 128;
+      fetch_line(lines);
+      fetch_line(lines + 64);
+      if (++next_run == runs) {
+        next_run = 0;
+        next_group++;
+      }
 #pragma clang loop unroll(full)
       for (int h = 0; h < 2; h++) {
         const __m512i index = _mm512_add_epi8(first_octets, _mm512_set1_epi8((char)(32 * h)));
