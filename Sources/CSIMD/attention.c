@@ -19,11 +19,13 @@ static const float e2m1_pairs[256][2] = {E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_
                                          E2M1_ROW(-0.0f), E2M1_ROW(-0.5f), E2M1_ROW(-1), E2M1_ROW(-1.5f),
                                          E2M1_ROW(-2),    E2M1_ROW(-3),    E2M1_ROW(-4), E2M1_ROW(-6)};
 
-// HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first.
+// HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first; HAS_SCALEF whether
+// it has AVX-512's instructions for powers of two.
 #define NAME(x) JOIN(x, portable)
 #define FLOAT_ROWS 2
 #define FLOAT_BLOCKS 2
 #define HAS_FP4 0
+#define HAS_SCALEF 0
 #include "attention_float.inc.h"
 #include "attention_driver.inc.h"
 #undef NAME
@@ -48,6 +50,8 @@ static const float e2m1_pairs[256][2] = {E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_
 #define NAME(x) JOIN(x, avx512)
 #define FLOAT_ROWS 4
 #define FLOAT_BLOCKS 4
+#undef HAS_SCALEF
+#define HAS_SCALEF 1
 #include "attention_float.inc.h"
 #include "attention_fp4_avx512.inc.h"
 #include "attention_driver.inc.h"

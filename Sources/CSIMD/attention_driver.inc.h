@@ -1,7 +1,18 @@
 // The order of work in a piece: chunks, tiles, softmax, merge. Compiled once per level; the including file defines
 // NAME(x) and HAS_FP4, which says whether the level has kernels that read four-bit codes directly.
 
-// 2^x for x <= 0 (below -126: 0), relative error below 2e-7.
+// 2^x for x <= 0 (below -126: 0 or a subnormal number), relative error below 2e-7; 1 for 0.
+#if HAS_SCALEF
+INLINE vf16 NAME(exp2)(vf16 x) {
+  const __m512 f = _mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF); // x minus the integer below
+  __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(1.867130291e-3f), _mm512_set1_ps(9.017029848e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.579991345e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.401644501e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.931513118e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return (vf16)_mm512_scalef_ps(p, (__m512)x);
+}
+#else
 INLINE vf16 NAME(exp2)(vf16 x) {
   const vf16 magic = (vf16){0} + 0x1.8p23f;
   const vf16 shifted = x + magic, f = x - (shifted - magic);
@@ -16,6 +27,7 @@ INLINE vf16 NAME(exp2)(vf16 x) {
   memcpy(&bits, &p, sizeof bits);
   return NAME(as_float)((bits + (power << 23)) & (vu16)(x >= -126.0f));
 }
+#endif
 
 INLINE vf16 NAME(select)(vi16 condition, vf16 a, vf16 b) {
   vi16 x, y;

@@ -228,15 +228,28 @@ INLINE __m512i add_halves(__m512i even, __m512i odd) {
   return _mm512_add_epi32(_mm512_mask_blend_epi32(0xAAAA, even, odd), _mm512_permutex2var_epi32(even, crossed, odd));
 }
 
-// Probabilities of a group of one row as integers: the lowest digits of 16 tokens, then their middle, then their upper
-// ones.
-INLINE void fp4_digits(const float *p, const float *grid, uint8_t digits[64]) {
-  const __m512i order =
+// Probabilities of a group of `nr` rows as integers: of each row the lowest digits of 16 tokens, then their middle,
+// then their upper ones. Rows are 64 bytes apart, those of two digits 32.
+INLINE void fp4_digits(const int nr, const int digits, const float *p, const float *grid, uint8_t *to) {
+  const __m512i of_row =
       _mm512_setr_epi32(0x0C080400, 0x1C181410, 0x2C282420, 0x3C383430, 0x0D090501, 0x1D191511, 0x2D292521, 0x3D393531,
                         0x0E0A0602, 0x1E1A1612, 0x2E2A2622, 0x3E3A3632, -1, -1, -1, -1);
+  const __m512i of_two_rows =
+      _mm512_setr_epi32(0x0C080400, 0x1C181410, 0x2C282420, 0x3C383430, 0x0D090501, 0x1D191511, 0x2D292521, 0x3D393531,
+                        0x4C484440, 0x5C585450, 0x6C686460, 0x7C787470, 0x4D494541, 0x5D595551, 0x6D696561, 0x7D797571);
   const __m512 magic = _mm512_set1_ps(0x1p23f); // a float in [2^23, 2^24) has an integer in its lower bits
-  const __m512 rounded = _mm512_fmadd_ps(_mm512_loadu_ps(p), _mm512_loadu_ps(grid), magic);
-  _mm512_store_si512(digits, _mm512_permutexvar_epi8(order, _mm512_castps_si512(rounded)));
+  const __m512 factor = _mm512_loadu_ps(grid);
+  __m512i rounded[STRIP];
+#pragma clang loop unroll(full)
+  for (int r = 0; r < nr; r++)
+    rounded[r] = _mm512_castps_si512(_mm512_fmadd_ps(_mm512_loadu_ps(p + r * TILE), factor, magic));
+#pragma clang loop unroll(full)
+  for (int r = 0; r < nr; r++) {
+    if (digits == 3) _mm512_store_si512(to + r * 64, _mm512_permutexvar_epi8(of_row, rounded[r]));
+    if (digits == 2 && r % 2 == 0)
+      _mm512_store_si512(to + r * 32,
+                         _mm512_permutex2var_epi8(rounded[r], of_two_rows, rounded[r + 1 < nr ? r + 1 : r]));
+  }
 }
 
 // out = out * alpha + probabilities * values of `nr` rows, 16 dimensions at a time. The digits of a run are made beside
@@ -252,11 +265,12 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
   const __m512i first_octets =
       _mm512_setr_epi64(0x1C1814100C080400, 0x1D1915110D090501, 0x1E1A16120E0A0602, 0x1F1B17130F0B0703,
                         0x5C5854504C484440, 0x5D5955514D494541, 0x5E5A56524E4A4642, 0x5F5B57534F4B4743);
-  _Alignas(64) uint8_t integers[2][STRIP][GROUPS][64]; // aligned, or loads would wait for their stores
-#pragma clang loop unroll(full)
-  for (int r = 0; r < nr; r++)
-    for (int g = 0; g < GROUPS; g++) fp4_digits(p + r * TILE + g * GROUP, grids + g * GROUP, integers[0][r][g]);
-  int next_group = 0, next_run = 0; // of the next tile's codes, to fetch
+  _Alignas(64) uint8_t integers[2][GROUPS][STRIP * 64]; // aligned, or loads would wait for their stores
+  const int integer_stride = digits == 3 ? 64 : 32;
+  for (int g = 0; g < GROUPS; g++) fp4_digits(nr, digits, p + g * GROUP, grids + g * GROUP, integers[0][g]);
+  // The next tile is fetched in the order of its addresses, which the memory answers sooner than the order in which it
+  // will be read, a run at a time.
+  int next_group = 0, next_run = 0;
   for (int b = 0; b < runs; b++) {
     const int next = b + 1 < runs ? b + 1 : b;
     const float *grid = grids + next / runs_of_scale * TILE;
@@ -270,7 +284,6 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
     for (int g = 0; g < GROUPS; g++) {
       const uint8_t *codes_of_run = from->codes[g] + b * 128;
       const __m512i first = _mm512_loadu_si512(codes_of_run), second = _mm512_loadu_si512(codes_of_run + 64);
-      // In the order of addresses, which the memory answers sooner than the order in which the tile is read.
       const uint8_t *lines = from->next_codes[next_group] + next_run * 128;
       fetch_line(lines);
       fetch_line(lines + 64);
@@ -287,13 +300,12 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
         for (int r = 0; r < nr; r++)
 #pragma clang loop unroll(full)
           for (int digit = 0; digit < digits; digit++) {
-            const __m512i octet = broadcast_octet(integers[b % 2][r][g] + 16 * digit + 8 * h);
+            const __m512i octet = broadcast_octet(integers[b % 2][g] + r * integer_stride + 16 * digit + 8 * h);
 #pragma clang loop unroll(full)
             for (int n = 0; n < 2; n++)
               sum[r][h % banks][n][digit] = dot(sum[r][h % banks][n][digit], octet, codes[n]);
           }
-        for (int r = 0; r < nr && h == 0; r++)
-          fp4_digits(p + r * TILE + g * GROUP, grid + g * GROUP, integers[(b + 1) % 2][r][g]);
+        if (h == 0) fp4_digits(nr, digits, p + g * GROUP, grid + g * GROUP, integers[(b + 1) % 2][g]);
       }
     }
 #pragma clang loop unroll(full)

@@ -5,7 +5,7 @@
 
 static const char *const names[] = {"portable", "avx2", "avx512"};
 
-int nb_arithmetic_version(void) { return 4; }
+int nb_arithmetic_version(void) { return 5; }
 
 nb_level nb_level_supported(void) {
 #if defined(__x86_64__)
