@@ -100,18 +100,15 @@ INLINE void NAME(value_rows)(const nb_recipe recipe, const int nr, const int nb,
   for (int r = 0; r < nr; r++)
     for (int b = 0; b < nb; b++) sum[r][b] = NAME(load)(out + r * out_stride + d + 16 * b) * alpha[r];
   const int size = nb_recipe_code_bits(recipe) / 8;
-  // The next tile is fetched in the order of its addresses: these dimensions' share of it, a row's bytes at a time.
-  const int bytes = nb * size * 16, group_bytes = GROUP * value->row_bytes;
-  int next_group = d * GROUPS / value->dimension, next_byte = d * size * TILE - next_group * group_bytes;
+  const int bytes = nb * size * 16, group_runs = value->dimension / 16;
   for (int g = 0; g < groups; g++) {
+    // The next tile is fetched in the order of its addresses, these dimensions' share of it here. (Where a share doesn't
+    // fit a group, a few lines are fetched in vain.)
+    const int run = d / 16 * GROUPS + g * nb;
+    const uint8_t *next = from->next_codes[run / group_runs] + run % group_runs * (16 * size * GROUP);
     const uint8_t *row = from->codes[g];
-    for (int t = 0; t < GROUP; t++, row += value->row_bytes) {
-      for (int b = 0; b < bytes; b += 64) __builtin_prefetch(from->next_codes[next_group] + next_byte + b);
-      next_byte += bytes;
-      if (next_byte == group_bytes) {
-        next_byte = 0;
-        next_group++;
-      }
+    for (int t = 0; t < GROUP; t++, row += value->row_bytes, next += bytes) {
+      for (int b = 0; b < bytes; b += 64) __builtin_prefetch(next + b);
       vf16 values[4];
       for (int b = 0; b < nb; b++) values[b] = NAME(row_values)(recipe, row, d + 16 * b);
       for (int r = 0; r < nr; r++) {
