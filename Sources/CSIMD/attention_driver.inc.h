@@ -96,11 +96,10 @@ INLINE void NAME(widen_peaked)(int r, vf16 sums, weights *to) {
     NAME(store)(to->scores + r * TILE + t, NAME(load)(to->scores + r * TILE + t) * 0x1p7f);
 }
 
-// Scores of rows first ..< rows to probabilities, with the rows' running maxima and sums and their factors on what came
-// before; `hidden` of the piece's tokens come before the tile. In three passes without branches on data (but for tiles
-// that need more bits), so that rows overlap.
-INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows,
-                          weights *to, scratch *s) {
+// The rows' running maxima, and their factors on what came before; `hidden` of the piece's tokens come before the tile.
+// Without branches on data, so that rows overlap.
+INLINE void NAME(follow_maxima)(const nb_attention_piece *piece, const operand *value, int hidden, int first, int rows,
+                                weights *to, scratch *s) {
   const vf16 nothing = (vf16){0} - INFINITY;
   for (int r = first; r < rows; r++) {
     const int visible = r / piece->heads + 1 - hidden;
@@ -117,6 +116,10 @@ INLINE void NAME(softmax)(const nb_attention_piece *piece, const operand *value,
     NAME(store)(s->greatest + r, reference);
     NAME(store)(to->unit + r, unit);
   }
+}
+
+// Scores of rows first ..< rows to probabilities, added to the rows' running sums.
+INLINE void NAME(softmax)(const operand *value, int first, int rows, weights *to, scratch *s) {
   for (int r = first; r < rows; r++) {
     float *scores = to->scores + r * TILE;
     vf16 even = {0}, odd = {0};
@@ -166,14 +169,21 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
-// Makes the next tile of a region this one, and the one at `next` the next.
-INLINE void NAME(advance)(const nb_attention_region *region, const operand *operand, const place *next, tile *of) {
-  memcpy(of->codes, of->next_codes, sizeof of->codes);
-  memcpy(of->scales, of->next_scales, sizeof of->scales);
+INLINE void NAME(point)(const nb_attention_region *region, const operand *operand, const place *at, tile *of) {
   for (int g = 0; g < GROUPS; g++) {
-    of->next_codes[g] = next->record[g] + region->code_offset + next->token[g] * operand->row_bytes;
-    of->next_scales[g] = next->record[g] + region->scale_offset + next->token[g] * operand->row_scales;
+    of->codes[g] = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
+    of->scales[g] = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
   }
+}
+
+// Where the tile from `token` on lies, in all regions.
+INLINE void NAME(locate)(const nb_attention_piece *piece, const operand *key, const operand *value, const operand *rope,
+                         int token, tiles *to) {
+  place at;
+  NAME(find)(piece, token, piece->first_position + piece->tokens, &at);
+  NAME(point)(&piece->key, key, &at, &to->keys);
+  if (!piece->is_latent) NAME(point)(&piece->value, value, &at, &to->values);
+  if (rope->dimension > 0) NAME(point)(&piece->rope, rope, &at, &to->ropes);
 }
 
 // Fetches a tile of a region whole: the first of a piece, which no tile before it has fetched.
@@ -233,8 +243,9 @@ static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key
   tile decoded = {0};
   plain.recipe = NB_F32;
   plain.row_bytes = 4 * key->dimension;
+  decoded.next = &decoded;
   for (int g = 0; g < groups; g++)
-    decoded.codes[g] = decoded.next_codes[g] = (const uint8_t *)(s->keys + (int64_t)g * key->dimension * GROUP);
+    decoded.codes[g] = (const uint8_t *)(s->keys + (int64_t)g * key->dimension * GROUP);
   NAME(score_float)(&plain, &decoded, groups, rows - first, q, width, is_rope, scores);
 }
 
@@ -248,7 +259,7 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
     return;
   }
 #endif
-  const tile *from = &at->values;
+  const tile *from = at->values;
   const float *p = at->weights->scores + first * TILE, *alpha = at->weights->alpha + first;
   const int is_fp4 = nb_recipe_code_bits(value->recipe) == 4;
   if (!keep_tile && !is_fp4 && !piece->is_latent) {
@@ -260,8 +271,9 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
   tile decoded = {0};
   plain.recipe = NB_F32;
   plain.row_bytes = 4 * value->dimension;
+  decoded.next = &decoded;
   for (int g = 0; g < groups; g++)
-    decoded.codes[g] = decoded.next_codes[g] = (const uint8_t *)(s->values + (int64_t)g * GROUP * value->dimension);
+    decoded.codes[g] = (const uint8_t *)(s->values + (int64_t)g * GROUP * value->dimension);
   NAME(value_float)(&plain, &decoded, groups, rows - first, p, alpha, out, out_stride);
 }
 
@@ -282,45 +294,44 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
   // The float tile of latent keys, which becomes that of the values, is the only one there is.
   const int is_late = !piece->is_latent || NAME(is_direct)(value);
   const int has_rope = rope->dimension > 0;
-  place next;
-  tile keys, values, ropes; // the values of a latent region are its keys
+  tiles ring[3]; // before, this one and the next, which take turns
+  for (int i = 0; i < 3; i++) {
+    tiles *next = &ring[(i + 1) % 3];
+    ring[i].keys.next = &next->keys, ring[i].values.next = &next->values, ring[i].ropes.next = &next->ropes;
+  }
   step now, before;
-  NAME(find)(piece, begin, context, &next);
-  NAME(advance)(&piece->key, key, &next, &keys);
-  if (!piece->is_latent) NAME(advance)(&piece->value, value, &next, &values);
-  if (has_rope) NAME(advance)(&piece->rope, rope, &next, &ropes);
-  int has_before = 0;
-  for (int token = begin; token < end; token += TILE) {
+  int has_before = 0, turn = 0;
+  NAME(locate)(piece, key, value, rope, begin, &ring[0]);
+  for (int token = begin; token < end; token += TILE, turn = (turn + 1) % 3) {
     const int hidden = token - piece->first_position; // tokens of the piece that come before the tile
     if (hidden > 0 && hidden * piece->heads > first) first = hidden * piece->heads;
-    if (token + TILE < context) NAME(find)(piece, token + TILE, context, &next);
-    NAME(advance)(&piece->key, key, &next, &keys);
-    if (!piece->is_latent) NAME(advance)(&piece->value, value, &next, &values);
-    if (has_rope) NAME(advance)(&piece->rope, rope, &next, &ropes);
+    const tiles *at = &ring[turn];
+    NAME(locate)(piece, key, value, rope, token + TILE < context ? token + TILE : token, &ring[(turn + 1) % 3]);
     now.first = first;
     now.groups = end - token >= TILE ? GROUPS : (end - token + GROUP - 1) / GROUP;
     now.weights = &s->tiles[(token - begin) / TILE % 2];
-    now.values = piece->is_latent ? keys : values;
+    now.values = piece->is_latent ? &at->keys : &at->values;
 #if HAS_FP4
-    if (has_before && NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, &before.values, s->grids, s->units);
+    if (has_before && NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, before.values, s->grids, s->units);
 #endif
-    NAME(score_tile)(piece, key, &keys, now.groups, first, rows, 0, width, 0, keep_tile, now.weights->scores, s);
+    NAME(score_tile)(piece, key, &at->keys, now.groups, first, rows, 0, width, 0, keep_tile, now.weights->scores, s);
     for (int r = first; r < rows && now.groups < GROUPS; r++)
       memset(now.weights->scores + r * TILE + now.groups * GROUP, 0, (size_t)(GROUPS - now.groups) * 64);
     // The float tile of the latent keys becomes that of its values before the rotary keys take its place.
     if (!is_late) NAME(transpose_tile)(s->keys, now.groups, value->dimension, s->values);
     if (has_rope)
-      NAME(score_tile)(piece, rope, &ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores,
+      NAME(score_tile)(piece, rope, &at->ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores,
                        s);
+    NAME(follow_maxima)(piece, value, hidden, first, rows, now.weights, s);
     if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
-    NAME(softmax)(piece, value, hidden, first, rows, now.weights, s);
+    NAME(softmax)(value, first, rows, now.weights, s);
     if (!is_late) NAME(value_tile)(piece, value, &now, rows, keep_tile, s, out, out_stride);
     has_before = is_late;
     before = now;
   }
   if (!has_before) return;
 #if HAS_FP4
-  if (NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, &before.values, s->grids, s->units);
+  if (NAME(is_direct)(value)) NAME(fp4_prepare_values)(value, before.values, s->grids, s->units);
 #endif
   NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
 }

@@ -67,7 +67,7 @@ INLINE void NAME(score_rows)(const nb_recipe recipe, const int nr, const operand
                              const float *q, int64_t q_stride, int accumulate, float *scores) {
   const int words = key->row_bytes / 4;
   for (int g = 0; g < groups; g++) {
-    const uint8_t *codes = from->codes[g], *next = from->next_codes[g];
+    const uint8_t *codes = from->codes[g], *next = from->next->codes[g];
     vf16 even[STRIP], odd[STRIP];
     for (int r = 0; r < nr; r++) even[r] = odd[r] = (vf16){0};
     const int step = recipe == NB_F32 ? 2 : 1; // an even number of dimensions a turn; dimensions are multiples of 16
@@ -105,7 +105,7 @@ INLINE void NAME(value_rows)(const nb_recipe recipe, const int nr, const int nb,
     // The next tile is fetched in the order of its addresses, these dimensions' share of it here. (Where a share doesn't
     // fit a group, a few lines are fetched in vain.)
     const int run = d / 16 * GROUPS + g * nb;
-    const uint8_t *next = from->next_codes[run / group_runs] + run % group_runs * (16 * size * GROUP);
+    const uint8_t *next = from->next->codes[run / group_runs] + run % group_runs * (16 * size * GROUP);
     const uint8_t *row = from->codes[g];
     for (int t = 0; t < GROUP; t++, row += value->row_bytes, next += bytes) {
       for (int b = 0; b < bytes; b += 64) __builtin_prefetch(next + b);
@@ -199,7 +199,7 @@ static void NAME(decode_keys)(const operand *key, const tile *from, int groups, 
 #define CALL(recipe)                                                                                                   \
   for (int w = 0; w < key->row_bytes / 4; w++) {                                                                       \
     vf16 values[4];                                                                                                    \
-    __builtin_prefetch(from->next_codes[g] + 64 * w);                                                                  \
+    __builtin_prefetch(from->next->codes[g] + 64 * w);                                                                  \
     const int count = NAME(word_values)(recipe, codes, w, values);                                                     \
     for (int i = 0; i < count; i++, out += GROUP) NAME(store)(out, values[i]);                                         \
   }
@@ -210,7 +210,7 @@ static void NAME(decode_keys)(const operand *key, const tile *from, int groups, 
         const vf16 scale = NAME(block_scales)(key->recipe, from->scales[g] + d / block * GROUP);
         vu16 word;
         memcpy(&word, codes + d * 8, sizeof word);
-        __builtin_prefetch(from->next_codes[g] + d * 8);
+        __builtin_prefetch(from->next->codes[g] + d * 8);
         for (int i = 0; i < 8; i++, out += GROUP) NAME(store)(out, NAME(e2m1)(word >> (4 * i)) * scale);
       }
     }
@@ -225,14 +225,14 @@ static void NAME(decode_values)(const operand *value, const tile *from, int grou
       if (block == 0) {
         const uint8_t *row = from->codes[g] + t * value->row_bytes;
         for (int b = 0; b < value->row_bytes; b += 64)
-          __builtin_prefetch(from->next_codes[g] + t * value->row_bytes + b);
+          __builtin_prefetch(from->next->codes[g] + t * value->row_bytes + b);
 #define CALL(recipe)                                                                                                   \
   for (int d = 0; d < dimension; d += 16) NAME(store)(to + d, NAME(row_values)(recipe, row, d))
         EACH_RECIPE(value->recipe, CALL)
 #undef CALL
       } else {
         const uint8_t *words = from->codes[g] + 4 * t;
-        for (int b = 4 * t; b < value->row_bytes; b += 64) __builtin_prefetch(from->next_codes[g] + b * GROUP);
+        for (int b = 4 * t; b < value->row_bytes; b += 64) __builtin_prefetch(from->next->codes[g] + b * GROUP);
         for (int d = 0; d < dimension; d += 16) {
           const float scale = nb_block_scale(value->recipe, from->scales[g][d / block * GROUP + t]);
           float pairs[8][2];

@@ -70,7 +70,7 @@ INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m
     for (int w = 0; w < words; w++) {
       const int at = b * words + w;
       const __m256i word = _mm256_loadu_si256((const __m256i *)(codes + at * 64));
-      if (half == 0) __builtin_prefetch(from->next_codes[g] + at * 64);
+      if (half == 0) __builtin_prefetch(from->next->codes[g] + at * 64);
 #pragma clang loop unroll(full)
       for (int n = 0; n < 2; n++) {
         const NAME(numbers) keys = NAME(numbers_of)(n == 0 ? word : _mm256_srli_epi16(word, 4));
@@ -82,7 +82,7 @@ INLINE void NAME(fp4_score_rows)(const int nr, const int words, const int is_e4m
       }
     }
     const __m256 scale = NAME(scale_lanes)(scales + b * GROUP, is_e4m3);
-    if (half == 0) __builtin_prefetch(from->next_scales[g] + b * GROUP);
+    if (half == 0) __builtin_prefetch(from->next->scales[g] + b * GROUP);
     for (int r = 0; r < nr; r++) sum[r] = _mm256_fmadd_ps(_mm256_hadd_ps(part[r][0], part[r][1]), scale, sum[r]);
   }
   for (int r = 0; r < nr; r++) _mm256_storeu_ps(scores + r * TILE + g * GROUP + half * 8, sum[r]);
@@ -115,7 +115,7 @@ INLINE void NAME(fp4_scale_probabilities)(const int nr, const operand *value, co
   for (int b = 0; b < value->row_scales; b++, weights += nr * TILE)
     for (int t = 0; t < TILE; t += 8) {
       const uint8_t *bytes = from->scales[t / GROUP] + b * GROUP + t % GROUP;
-      __builtin_prefetch(from->next_scales[t / GROUP] + b * GROUP);
+      __builtin_prefetch(from->next->scales[t / GROUP] + b * GROUP);
       const __m256 scales = is_e4m3 ? NAME(scale_lanes)(bytes, 1) : NAME(scale_lanes)(bytes, 0);
       for (int r = 0; r < nr; r++)
         _mm256_storeu_ps(weights + r * TILE + t, _mm256_mul_ps(_mm256_loadu_ps(p + r * TILE + t), scales));
@@ -135,7 +135,7 @@ INLINE void NAME(fp4_value_nibbles)(const int nr, const int nibble, const tile *
 #pragma clang loop unroll(full)
     for (int quad = 0; quad < 4; quad++) {
       const uint8_t *at = from->codes[g] + d * 8 + quad * 16;
-      if (nibble == 0 && quad % 2 == 0) __builtin_prefetch(from->next_codes[g] + d * 8 + quad * 32);
+      if (nibble == 0 && quad % 2 == 0) __builtin_prefetch(from->next->codes[g] + d * 8 + quad * 32);
       const __m256i words = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)at)),
                                                     _mm_loadu_si128((const __m128i *)(at + 64)), 1);
       const __m256i lanes = _mm256_shuffle_epi8(words, tokens);
@@ -172,7 +172,7 @@ static void NAME(fp4_prepare_values)(const operand *value, const tile *from, flo
 static __attribute__((noinline)) void NAME(fp4_value)(const operand *value, const step *at, int rows, float *weights,
                                                       float *units, float *out, int64_t out_stride) {
   (void)units;
-  const tile *from = &at->values;
+  const tile *from = at->values;
   const float *p = at->weights->scores + at->first * TILE, *alpha = at->weights->alpha + at->first;
   const int block = value->recipe == NB_MXFP4 ? 32 : 16;
   for (int r = 0; r < rows; r += STRIP) {

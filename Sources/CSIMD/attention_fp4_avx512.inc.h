@@ -122,7 +122,7 @@ INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const o
 #pragma clang loop unroll(full)
       for (int w = 0; w < 2; w++) {
         const __m512i word = _mm512_loadu_si512(from->codes[g + h] + (2 * b + w) * 64);
-        fetch_line(from->next_codes[g + h] + (2 * b + w) * 64);
+        fetch_line(from->next->codes[g + h] + (2 * b + w) * 64);
         codes[h][2 * w] = lookup(table, word);
         codes[h][2 * w + 1] = lookup(table, _mm512_srli_epi16(word, 4));
       }
@@ -147,7 +147,7 @@ INLINE void fp4_score_rows(const int nr, const int nh, const int digits, const o
 #pragma clang loop unroll(full)
     for (int h = 0; h < nh; h++) {
       const __m512 scale = scale_lanes(from->scales[g + h] + b / runs_of_scale * GROUP, reader);
-      fetch_line(from->next_scales[g + h] + b / runs_of_scale * GROUP);
+      fetch_line(from->next->scales[g + h] + b / runs_of_scale * GROUP);
 #pragma clang loop unroll(full)
       for (int r = 0; r < nr; r++) {
         float *to = scores + r * TILE + (g + h) * GROUP;
@@ -197,7 +197,7 @@ static void fp4_grids(const operand *value, const tile *from, int visible, float
       const int seen = visible - g * GROUP;
       const uint64_t tokens = seen < GROUP ? ((1ull << seen) - 1) * 0x0001000100010001ull : ~0ull;
       most = _mm512_max_epu8(most, _mm512_maskz_loadu_epi8(exist & tokens, from->scales[g] + b * GROUP));
-      fetch_line(from->next_scales[g] + b * GROUP);
+      fetch_line(from->next->scales[g] + b * GROUP);
     }
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 8));
     most = _mm512_max_epu8(most, _mm512_bsrli_epi128(most, 4));
@@ -284,7 +284,7 @@ INLINE void fp4_value_rows(const int nr, const int digits, const operand *value,
     for (int g = 0; g < GROUPS; g++) {
       const uint8_t *codes_of_run = from->codes[g] + b * 128;
       const __m512i first = _mm512_loadu_si512(codes_of_run), second = _mm512_loadu_si512(codes_of_run + 64);
-      const uint8_t *lines = from->next_codes[next_group] + next_run * 128;
+      const uint8_t *lines = from->next->codes[next_group] + next_run * 128;
       fetch_line(lines);
       fetch_line(lines + 64);
       if (++next_run == runs) {
@@ -338,7 +338,7 @@ static void NAME(fp4_prepare_values)(const operand *value, const tile *from, flo
 // out = out * alpha + probabilities * values, after `fp4_prepare_values`.
 static void NAME(fp4_value)(const operand *value, const step *at, int rows, float *grids, float *units, float *out,
                             int64_t out_stride) {
-  const tile *from = &at->values;
+  const tile *from = at->values;
   const float *p = at->weights->scores + at->first * TILE;
   const float *alpha = at->weights->alpha + at->first, *unit = at->weights->unit + at->first;
   const int *visible = at->weights->visible + at->first, *digits = at->weights->digits + at->first;

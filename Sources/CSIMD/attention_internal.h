@@ -27,11 +27,16 @@ typedef struct place {
   int token[GROUPS];
 } place;
 
-/// One region's bytes of a tile, per group of 16 tokens, and the same group of the next tile, to prefetch.
+/// One region's bytes of a tile, per group of 16 tokens.
 typedef struct tile {
   const uint8_t *codes[GROUPS], *scales[GROUPS];
-  const uint8_t *next_codes[GROUPS], *next_scales[GROUPS];
+  const struct tile *next; ///< to prefetch
 } tile;
+
+/// A tile of every region; latent attention has no values, their keys are the values.
+typedef struct tiles {
+  tile keys, values, ropes;
+} tiles;
 
 /// How a region enters the arithmetic. Queries are multiplied by `pre`, scores by `post`, probabilities by
 /// `probability` and outputs by `output`: powers of two that make up for codes read as floats with a wrong exponent
@@ -56,7 +61,7 @@ typedef struct weights {
 
 /// A tile whose values are to be multiplied.
 typedef struct step {
-  tile values;
+  const tile *values;
   int groups, first; // groups that exist; the first row that sees any of them
   weights *weights;
 } step;
