@@ -19,8 +19,8 @@ static const float e2m1_pairs[256][2] = {E2M1_ROW(0),     E2M1_ROW(0.5f),  E2M1_
                                          E2M1_ROW(-0.0f), E2M1_ROW(-0.5f), E2M1_ROW(-1), E2M1_ROW(-1.5f),
                                          E2M1_ROW(-2),    E2M1_ROW(-3),    E2M1_ROW(-4), E2M1_ROW(-6)};
 
-// HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first; HAS_SCALEF whether
-// it has AVX-512's instructions for powers of two.
+// HAS_FP4 says whether a level multiplies four-bit codes as they are, or decodes tiles to floats first; HAS_SCALEF
+// whether it has AVX-512's instructions for powers of two.
 #define NAME(x) JOIN(x, portable)
 #define FLOAT_ROWS 2
 #define FLOAT_BLOCKS 2

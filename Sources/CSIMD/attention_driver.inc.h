@@ -320,8 +320,8 @@ static void NAME(chunk)(const nb_attention_piece *piece, const operand *key, con
     // The float tile of the latent keys becomes that of its values before the rotary keys take its place.
     if (!is_late) NAME(transpose_tile)(s->keys, now.groups, value->dimension, s->values);
     if (has_rope)
-      NAME(score_tile)(piece, rope, &at->ropes, now.groups, first, rows, 1, width, key->dimension, 0, now.weights->scores,
-                       s);
+      NAME(score_tile)(piece, rope, &at->ropes, now.groups, first, rows, 1, width, key->dimension, 0,
+                       now.weights->scores, s);
     NAME(follow_maxima)(piece, value, hidden, first, rows, now.weights, s);
     if (has_before) NAME(value_tile)(piece, value, &before, rows, keep_tile, s, out, out_stride);
     NAME(softmax)(value, first, rows, now.weights, s);

@@ -102,8 +102,8 @@ INLINE void NAME(value_rows)(const nb_recipe recipe, const int nr, const int nb,
   const int size = nb_recipe_code_bits(recipe) / 8;
   const int bytes = nb * size * 16, group_runs = value->dimension / 16;
   for (int g = 0; g < groups; g++) {
-    // The next tile is fetched in the order of its addresses, these dimensions' share of it here. (Where a share doesn't
-    // fit a group, a few lines are fetched in vain.)
+    // The next tile is fetched in the order of its addresses, these dimensions' share of it here. (Where a share
+    // doesn't fit a group, a few lines are fetched in vain.)
     const int run = d / 16 * GROUPS + g * nb;
     const uint8_t *next = from->next->codes[run / group_runs] + run % group_runs * (16 * size * GROUP);
     const uint8_t *row = from->codes[g];
@@ -199,7 +199,7 @@ static void NAME(decode_keys)(const operand *key, const tile *from, int groups, 
 #define CALL(recipe)                                                                                                   \
   for (int w = 0; w < key->row_bytes / 4; w++) {                                                                       \
     vf16 values[4];                                                                                                    \
-    __builtin_prefetch(from->next->codes[g] + 64 * w);                                                                  \
+    __builtin_prefetch(from->next->codes[g] + 64 * w);                                                                 \
     const int count = NAME(word_values)(recipe, codes, w, values);                                                     \
     for (int i = 0; i < count; i++, out += GROUP) NAME(store)(out, values[i]);                                         \
   }
