@@ -18,9 +18,6 @@ public final class FastAttention: AttentionBackend {
   private var pieces: [nb_attention_piece] = []
   private var items: [nb_attention_item] = []
   private var merges: [nb_attention_item] = []
-  /// The regions of `layout`, kept because making them allocates.
-  private var regions: [CacheRegion] = []
-  private var layout: CacheLayout?
 
   public init(workers: WorkerPool, level: nb_level = nb_level_active(), precision: AttentionPrecision = .full) {
     self.workers = workers
@@ -141,7 +138,8 @@ public final class FastAttention: AttentionBackend {
   private func appendItems() {
     let threads = workers.threadCount
     let total = pieces.reduce(0) { $0 + chunkCount($1) }
-    let chunksPerItem = max(1, min(total / (threads * 16), 64))
+    // Sixteen items for each worker balance them; two chunks are worth an item's cold start, if four items are left.
+    let chunksPerItem = max(1, min(total / (threads * 4), 2), min(total / (threads * 16), 64))
     let isSplit: Bool
     switch pieces.count {
     case ..<threads: isSplit = threads > 1
