@@ -1,5 +1,5 @@
 // The order of work in a piece: chunks, tiles, softmax, merge. Compiled once per level; the including file defines
-// NAME(x) and HAS_FP4, which says whether the level has kernels that read four-bit codes directly.
+// NAME(x), HAS_FP4 and HAS_SCALEF.
 
 // 2^x for x <= 0 (below -126: 0 or a subnormal number), relative error below 2e-7; 1 for 0.
 #if HAS_SCALEF
@@ -169,6 +169,7 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
+// Where a region's groups lie whose pages and places are `at`.
 INLINE void NAME(point)(const nb_attention_region *region, const operand *operand, const place *at, tile *of) {
   for (int g = 0; g < GROUPS; g++) {
     of->codes[g] = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
