@@ -245,7 +245,7 @@ static void NAME(score_tile)(const nb_attention_piece *piece, const operand *key
   plain.recipe = NB_F32;
   plain.row_bytes = 4 * key->dimension;
   decoded.next = &decoded;
-  for (int g = 0; g < groups; g++)
+  for (int g = 0; g < GROUPS; g++)
     decoded.codes[g] = (const uint8_t *)(s->keys + (int64_t)g * key->dimension * GROUP);
   NAME(score_float)(&plain, &decoded, groups, rows - first, q, width, is_rope, scores);
 }
@@ -273,7 +273,7 @@ static void NAME(value_tile)(const nb_attention_piece *piece, const operand *val
   plain.recipe = NB_F32;
   plain.row_bytes = 4 * value->dimension;
   decoded.next = &decoded;
-  for (int g = 0; g < groups; g++)
+  for (int g = 0; g < GROUPS; g++)
     decoded.codes[g] = (const uint8_t *)(s->values + (int64_t)g * GROUP * value->dimension);
   NAME(value_float)(&plain, &decoded, groups, rows - first, p, alpha, out, out_stride);
 }
