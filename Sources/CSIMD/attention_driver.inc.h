@@ -169,11 +169,10 @@ INLINE void NAME(find)(const nb_attention_piece *piece, int token, int end, plac
   }
 }
 
-// Where a region's groups lie whose pages and places are `at`.
-INLINE void NAME(point)(const nb_attention_region *region, const operand *operand, const place *at, tile *of) {
+INLINE void NAME(locate_region)(const nb_attention_region *region, const operand *operand, const place *at, tile *to) {
   for (int g = 0; g < GROUPS; g++) {
-    of->codes[g] = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
-    of->scales[g] = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
+    to->codes[g] = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
+    to->scales[g] = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
   }
 }
 
@@ -182,18 +181,16 @@ INLINE void NAME(locate)(const nb_attention_piece *piece, const operand *key, co
                          int token, tiles *to) {
   place at;
   NAME(find)(piece, token, piece->first_position + piece->tokens, &at);
-  NAME(point)(&piece->key, key, &at, &to->keys);
-  if (!piece->is_latent) NAME(point)(&piece->value, value, &at, &to->values);
-  if (rope->dimension > 0) NAME(point)(&piece->rope, rope, &at, &to->ropes);
+  NAME(locate_region)(&piece->key, key, &at, &to->keys);
+  if (!piece->is_latent) NAME(locate_region)(&piece->value, value, &at, &to->values);
+  if (rope->dimension > 0) NAME(locate_region)(&piece->rope, rope, &at, &to->ropes);
 }
 
 // Fetches a tile of a region whole: the first of a piece, which no tile before it has fetched.
-INLINE void NAME(fetch)(const nb_attention_region *region, const operand *operand, const place *at) {
+INLINE void NAME(fetch)(const operand *operand, const tile *of) {
   for (int g = 0; g < GROUPS; g++) {
-    const uint8_t *codes = at->record[g] + region->code_offset + at->token[g] * operand->row_bytes;
-    const uint8_t *scales = at->record[g] + region->scale_offset + at->token[g] * operand->row_scales;
-    for (int b = 0; b < GROUP * operand->row_bytes; b += 64) fetch_line(codes + b);
-    for (int b = 0; b < GROUP * operand->row_scales; b += 64) fetch_line(scales + b);
+    for (int b = 0; b < GROUP * operand->row_bytes; b += 64) fetch_line(of->codes[g] + b);
+    for (int b = 0; b < GROUP * operand->row_scales; b += 64) fetch_line(of->scales[g] + b);
   }
 }
 
@@ -341,11 +338,11 @@ static void NAME(run)(const nb_attention_piece *piece, const operand *key, const
                       scratch *s) {
   const int rows = piece->tokens * piece->heads, dimension = value->dimension;
   const int64_t stride = nb_attention_partial_stride(dimension);
-  place start;
-  NAME(find)(piece, piece->first_chunk * NB_ATTENTION_CHUNK, piece->first_position + piece->tokens, &start);
-  NAME(fetch)(&piece->key, key, &start);
-  if (!piece->is_latent) NAME(fetch)(&piece->value, value, &start);
-  if (rope->dimension > 0) NAME(fetch)(&piece->rope, rope, &start);
+  tiles start;
+  NAME(locate)(piece, key, value, rope, piece->first_chunk * NB_ATTENTION_CHUNK, &start);
+  NAME(fetch)(key, &start.keys);
+  if (!piece->is_latent) NAME(fetch)(value, &start.values);
+  if (rope->dimension > 0) NAME(fetch)(rope, &start.ropes);
   NAME(prepare_queries)(piece, key, rope, s);
   for (int c = piece->first_chunk; c < piece->last_chunk; c++) {
     const int begin = c * NB_ATTENTION_CHUNK, hidden = begin - piece->first_position;
