@@ -68,6 +68,22 @@ import Testing
     }
   }
 
+  /// Seven chunks of three KV heads, which one or two threads take two at a time, so that a head's last are fewer, and three one by
+  /// one.
+  @Test(arguments: [KVRecipe.nvfp4, .fp8E4M3])
+  func severalChunksAtATime(recipe: KVRecipe) throws {
+    let fixture = try AttentionFixture(
+      layout: layout(recipe, recipe, heads: 3, dimension: 16), queryHeads: 3, sequences: [.init(context: 6500, new: 1)])
+    check(fixture, "\(recipe)")
+    for (level, precision) in AttentionFixture.arithmetics {
+      let bits = [1, 2, 3].map { threads in
+        let workers = WorkerPool(threadCount: threads)
+        return fixture.run(FastAttention(workers: workers, level: level, precision: precision)).map(\.bitPattern)
+      }
+      #expect(bits[1] == bits[0] && bits[2] == bits[0], "\(precision) precision at \(level)")
+    }
+  }
+
   @Test(arguments: [KVRecipe.nvfp4, .fp4MXBlock16, .fp8E4M3])
   func raggedBatchWithSharedPages(recipe: KVRecipe) throws {
     let fixture = try AttentionFixture(

@@ -86,7 +86,9 @@ import Testing
     Case(["generate", "--threads", "0", "x"], 64, "--threads"),
     Case(["generate"], 64, "prompt"),
     Case(["logits", "--tokens", "1 2 99999", "--output", "/tmp/x.safetensors"], 65, "vocabulary"),
-    Case(["logits", "--tokens", "/nonexistent", "--output", "/tmp/x.safetensors"], 65, "/nonexistent"),
+    Case(
+      ["logits", "--tokens", "/nonexistent", "--output", "/tmp/x.safetensors"], 65,
+      "--tokens takes a list of ids or a file that holds one; can't read '/nonexistent'"),
     Case(["logits", "--tokens", "1 2", "--output", "/nonexistent/x.safetensors"], 69, "can't write"),
     Case(["logits", "--tokens", "1 2", "--chunk-size", "0", "--output", "/tmp/x.safetensors"], 64, "--chunk-size"),
     Case(["formats", "verify", "/nonexistent"], 65, "/nonexistent"),
